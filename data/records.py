@@ -1,0 +1,45 @@
+"""The types that pass between data, trainer and evaluate.
+
+Shape letters, here and everywhere: B batch, C channels, H height, W width, D features, E embedding,
+K classes, N rows, Q queries, G gallery.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """An image set or archive cannot be used: one line that names the file, the record and the remedy."""
+
+
+class Batch(NamedTuple):
+    """One step's images with what is known of them."""
+
+    images: Tensor  # (B, 3, H, W) uint8 RGB at network size
+    labels: Tensor  # (B,) int64, 0..K-1
+    cameras: Tensor  # (B,) int64, -1 where the source has none
+
+
+class Predictions(NamedTuple):
+    """What a network, or its exported file, says of one split, in the split's order."""
+
+    embeddings: np.ndarray  # (N, E) float32
+    logits: np.ndarray | None  # (N, K) float32
+    labels: np.ndarray  # (N,) int64; -1 = junk
+    cameras: np.ndarray  # (N,) int64, -1 where the source has none
+
+
+Predict = Callable[[str], Predictions]  # split name ("query", "gallery", "val", "test") -> Predictions
+
+
+class BatchSampler(Protocol):
+    """Which images form which batch; a function of (labels, seed, epoch) alone."""
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches of image indices, in order."""
+
+    def __len__(self) -> int:
+        """Batches per epoch, exactly."""
