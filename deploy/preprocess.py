@@ -1,0 +1,177 @@
+"""Which pixels the network sees: the one decoder and the one resize, in training and in deployment."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PIXEL_LIMIT = 80_000_000  # below the 89 million at which Pillow itself begins to warn
+
+ImageSource = bytes | str | Path | np.ndarray
+Mode = Literal["stretch", "centre_crop"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class ImageError(ValueError):
+    """An image cannot be used: one line that names it and says why."""
+
+
+def opened(image: ImageSource) -> Image.Image:
+    """Any image file, its bytes or an array -> upright 8-bit RGB, as a Pillow image of its own.
+
+    EXIF orientation is applied, the first frame is taken, transparency is laid over white, and of 16 bits the
+    high 8 are kept. An array is uint8, (H, W, 3) RGB or (H, W) grey. Raises ImageError for all else, and for
+    more than PIXEL_LIMIT pixels before any of them is decoded.
+    """
+    if isinstance(image, np.ndarray):
+        return _of_array(image)
+    name = "image bytes" if isinstance(image, bytes) else str(image)
+    try:
+        encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return _of_bytes(encoded)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image that Pillow can read") from None
+    # Pillow's readers let SyntaxError, struct.error, EOFError, KeyError... through on damaged files.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"{name}: {reason}") from error
+
+
+def decode(image: ImageSource) -> np.ndarray:
+    """Any image that `opened` takes -> (H, W, 3) uint8 RGB at its own size."""
+    return np.array(opened(image))
+
+
+def _of_array(array: np.ndarray) -> Image.Image:
+    grey_or_rgb = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not grey_or_rgb or array.size == 0:
+        raise ImageError(
+            f"image array: uint8, (H, W, 3) RGB or (H, W) grey expected, got {array.dtype} {array.shape}")
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def _of_bytes(encoded: bytes) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(encoded))
+    if image.width * image.height > PIXEL_LIMIT:
+        raise ImageError(f"{image.width} x {image.height} pixels; the limit is {PIXEL_LIMIT} pixels")
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise ImageError("32-bit float pixels have no known range; save the image with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _of_16_bits(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _of_16_bits(grey: np.ndarray) -> Image.Image:
+    if grey.min() < 0 or grey.max() > 0xFFFF:
+        raise ImageError("32-bit pixels have no known range; save the image with 8 or 16 bits")
+    # Pillow's own conversion clips at 255, which turns most 16-bit images white.
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image of any size to the network's (height, width, 3) uint8 RGB.
+
+    "stretch" ignores the aspect ratio. "centre_crop" keeps it: the short side becomes `resize` (None: the
+    image just covers the network's size) and the centre is cut out, like torchvision's Resize and CenterCrop.
+    `mean` and `std` are fractions of 255 per channel; the network applies them, not this class.
+    """
+
+    height: int
+    width: int
+    _: KW_ONLY
+    mode: Mode = "stretch"
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+    mean: Sequence[float] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for channels in ("mean", "std"):  # JSON has lists only; tuples keep the frozen object hashable
+            object.__setattr__(self, channels, tuple(map(float, getattr(self, channels))))
+        for wrong in self._mistakes():
+            raise ValueError(f"preprocess.{wrong}")
+
+    def __call__(self, image: ImageSource) -> np.ndarray:
+        """The pixels that the network sees of an image: (height, width, 3) uint8 RGB."""
+        resized = self.resized(opened(image))
+        # Half-way cases go to the even neighbour, as in torchvision's CenterCrop.
+        left = round((resized.width - self.width) / 2)
+        top = round((resized.height - self.height) / 2)
+        return np.array(self.crop(resized, left, top))
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image at the size from which the network's is cut; under "stretch" it is the network's."""
+        width, height = self._size_before_crop(image.width, image.height)
+        if width * height > PIXEL_LIMIT:  # a thread-like image, scaled until its short side fits
+            raise ImageError(f"image of {image.width} x {image.height}: too thin for mode {self.mode}, "
+                             f"which needs it at {width} x {height}; the limit is {PIXEL_LIMIT} pixels")
+        return self.scaled(image, width, height)
+
+    def scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        """The image at another size: Pillow's resize, antialiased except for "nearest"."""
+        return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+
+    def crop(self, image: Image.Image, left: int, top: int) -> Image.Image:
+        """The network's size cut out at (left, top); black where the cut reaches beyond the image."""
+        return image.crop((left, top, left + self.width, top + self.height))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is needed to see the same pixels elsewhere, as plain JSON types."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        return self._facts() | chosen | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; ValueError where the dict asks for what this code does not do."""
+        known = {field.name for field in fields(cls)} & described.keys()
+        try:
+            preprocessing = cls(**{key: described[key] for key in known})
+        except TypeError as error:
+            raise ValueError(f"preprocess: {error}") from None
+        done = preprocessing.to_dict()
+        for key, asked in described.items():
+            if key not in done:
+                raise ValueError(f"preprocess.{key}: no such key; it must be one of {', '.join(done)}")
+            if asked != done[key]:
+                raise ValueError(f"preprocess.{key}: {done[key]!r} expected, got {asked!r}")
+        return preprocessing
+
+    def _facts(self) -> dict[str, Any]:
+        return {"decoder": "pillow", "colour": "rgb", "antialias": self.interpolation != "nearest"}
+
+    def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
+        if self.mode == "stretch":
+            return self.width, self.height
+        least_width, least_height = (self.resize, self.resize) if self.resize else (self.width, self.height)
+        if height * least_width >= width * least_height:
+            return least_width, height * least_width // width
+        return width * least_height // height, least_height
+
+    def _mistakes(self) -> list[str]:
+        longer = max(self.height, self.width)
+        rules = {
+            f"height, width: at least 1 expected, got {self.height} x {self.width}":
+                min(self.height, self.width) >= 1,
+            f"mode: one of {get_args(Mode)} expected, got {self.mode!r}":
+                self.mode in get_args(Mode),
+            f"interpolation: one of {get_args(Interpolation)} expected, got {self.interpolation!r}":
+                self.interpolation in get_args(Interpolation),
+            f'resize: only mode "centre_crop" takes it, the mode is {self.mode!r}':
+                self.resize is None or self.mode == "centre_crop",
+            f"resize: at least {longer}, the network's longer side, expected, got {self.resize}":
+                self.resize is None or self.resize >= longer,
+            f"mean: three numbers from 0 to 1 expected, got {list(self.mean)}":
+                len(self.mean) == 3 and all(0 <= level <= 1 for level in self.mean),
+            f"std: three numbers above 0 expected, got {list(self.std)}":
+                len(self.std) == 3 and all(level > 0 for level in self.std),
+        }
+        return [mistake for mistake, kept in rules.items() if not kept]
