@@ -1,0 +1,261 @@
+"""The archive: encoded images of one split in one LMDB file, with an index of what is known of them."""
+
+import io
+import json
+import os
+import threading
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import numpy as np
+
+from data.records import DataError
+
+FORMAT = "kiln-archive"
+VERSION = 1
+INDEX = b"index"
+COLUMNS = {"labels": "q", "cameras": "q", "sequences": "q", "sizes": "I", "checksums": "I", "path_ends": "q"}
+COMMIT_BYTES = 1 << 24
+FIRST_MAP_BYTES = 1 << 24
+
+
+class Record(NamedTuple):
+    """One image of a split."""
+
+    image: bytes  # encoded, as the source had it
+    label: int  # index into the class names; -1 = junk
+    camera: int  # -1 where the source has none
+    sequence: int  # -1 where the source has none
+    path: str  # where it came from, relative to the source's root
+
+
+class Meta(NamedTuple):
+    """What holds for all records of an archive."""
+
+    source: str
+    split: str
+    class_names: list[str]
+
+
+class Archive:
+    """A split opened for reading: labels, cameras, sequences, each (N,) int64, and encoded images by number.
+
+    It holds no handle: it may be pickled, forked with, and opened as often as wanted.
+    """
+
+    def __init__(self, path: Path, meta: Meta, index: dict[str, np.ndarray]) -> None:
+        self.path = path
+        self.source, self.split, self.class_names = meta
+        self.labels, self.cameras, self.sequences = index["labels"], index["cameras"], index["sequences"]
+        self._sizes, self._checksums = index["sizes"], index["checksums"]
+        self._paths: tuple[bytes, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_archive, (self.path,)
+
+    def read(self, i: int) -> bytes:
+        """The encoded image of record i, its checksum compared; DataError when it is damaged."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"{self.path}: record {i} of {len(self)}")
+        try:
+            with _environment(self.path).begin(buffers=True) as transaction:
+                view = transaction.get(record_key(i))
+                # The length first: the pages of a damaged one may lie outside the file (SIGBUS).
+                if view is not None and len(view) == self._sizes[i]:
+                    image = bytes(view)
+                    if zlib.crc32(image) == self._checksums[i]:
+                        return image
+        except lmdb.Error as error:
+            raise self._damaged(i, str(error)) from error
+        raise self._damaged(i, "missing" if view is None else "its bytes are not those that were packed")
+
+    def original_path(self, i: int) -> str:
+        """Where record i came from, relative to its source's root; the first call loads the paths."""
+        if self._paths is None:
+            _, index = _load(self.path, ["paths", "path_ends"])
+            self._paths = index["paths"].tobytes(), index["path_ends"]
+        blob, ends = self._paths
+        return os.fsdecode(blob[ends[i - 1] if i else 0:ends[i]])
+
+    def _damaged(self, i: int, what: str) -> DataError:
+        name = f"{self.path}: record {record_key(i).decode()} ({self.original_path(i)})"
+        return DataError(f"{name}: {what}; {_remedy(self.path, self.source)}")
+
+
+def record_key(i: int) -> bytes:
+    """The key of record i; keys sort as the records do."""
+    return b"%09d" % i
+
+
+def open_archive(path: str | Path) -> Archive:
+    """The archive in a file; DataError names the file and the remedy when it is not a whole one."""
+    path = Path(path)
+    return Archive(path, *_load(path, ["labels", "cameras", "sequences", "sizes", "checksums"]))
+
+
+def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> int:
+    """Write records, in order, as one archive and return their number; the file appears whole or not at all.
+
+    Raises DataError where there is no record, or a label outside -1..K-1.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    beside.unlink(missing_ok=True)  # what a killed writer left
+    try:
+        count = _write_records(beside, records, meta)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return count
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory last through a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Index:
+    """The columns of an archive while it is written: about 50 bytes a record and its path."""
+
+    def __init__(self, meta: Meta) -> None:
+        self._meta = meta
+        self._columns = {name: array(code) for name, code in COLUMNS.items()}
+        self._paths = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._columns["labels"])
+
+    def add(self, record: Record) -> bytes:
+        """Note a record and return its key."""
+        if not -1 <= record.label < len(self._meta.class_names):
+            raise DataError(f"{record.path}: label {record.label}, expected -1 (junk) or one of "
+                            f"{len(self._meta.class_names)} classes; correct the source")
+        self._paths += os.fsencode(record.path)
+        values = (record.label, record.camera, record.sequence, len(record.image), zlib.crc32(record.image),
+                  len(self._paths))
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.append(value)
+        return record_key(len(self) - 1)
+
+    def encode(self) -> bytes:
+        """The value of the index key."""
+        header = {"format": FORMAT, "version": VERSION, "count": len(self), **self._meta._asdict()}
+        arrays = {name: np.frombuffer(column, column.typecode) for name, column in self._columns.items()}
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        arrays["paths"] = np.frombuffer(self._paths, np.uint8)
+        encoded = io.BytesIO()
+        np.savez(encoded, allow_pickle=False, **arrays)
+        return encoded.getvalue()
+
+
+def _write_records(path: Path, records: Iterable[Record], meta: Meta) -> int:
+    index = _Index(meta)
+    environment = lmdb.open(str(path), subdir=False, lock=False, sync=False, map_size=FIRST_MAP_BYTES)
+    try:
+        batch: list[tuple[bytes, bytes]] = []
+        waiting = 0
+        for record in records:
+            batch.append((index.add(record), record.image))
+            waiting += len(record.image)
+            if waiting >= COMMIT_BYTES:
+                _commit(environment, batch)
+                batch, waiting = [], 0
+        if not len(index):
+            raise DataError(f"{path.parent}: split {meta.split} of {meta.source} has no image to write")
+        _commit(environment, [*batch, (INDEX, index.encode())])
+        environment.sync(True)
+    finally:
+        environment.close()
+    return len(index)
+
+
+def _commit(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+    page, info = environment.stat()["psize"], environment.info()
+    # A value takes its pages and at most one more of the tree; 64 for the free list and the path to the root.
+    end = (info["last_pgno"] + 64) * page + sum(len(value) + 2 * page for _, value in batch)
+    size = info["map_size"]
+    while size < end:
+        size *= 2
+    environment.set_mapsize(size)
+    with environment.begin(write=True) as transaction:
+        for key, value in batch:
+            transaction.put(key, value, append=True)
+
+
+class _Opened(NamedTuple):
+    environment: lmdb.Environment
+    end: int  # bytes that the file must have
+
+
+# lmdb refuses to open a file twice in one process and in its forked children; with lock=False a child reads
+# through what it inherited. So: one environment per file, found by what lmdb itself goes by.
+_opened: dict[tuple[int, int], _Opened] = {}
+_opening = threading.Lock()
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release,
+                    after_in_child=_opening.release)
+
+
+def _environment(path: Path) -> lmdb.Environment:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; {_remedy(path)}") from error
+    key = status.st_dev, status.st_ino
+    if key not in _opened:
+        with _opening:
+            if key not in _opened:
+                _opened[key] = _open(path)
+    environment, end = _opened[key]
+    if status.st_size < end:  # to read a mapped file beyond its end kills the process with SIGBUS
+        raise DataError(f"{path}: cut short, {status.st_size} of {end} bytes; {_remedy(path)}")
+    return environment
+
+
+def _open(path: Path) -> _Opened:
+    try:
+        environment = lmdb.open(str(path), subdir=False, create=False, readonly=True, lock=False,
+                                readahead=False, meminit=False)
+    except lmdb.Error as error:
+        readable = os.access(path, os.R_OK)
+        what = f"cut short, or no archive ({error})" if readable else "no permission to read it"
+        raise DataError(f"{path}: {what}; {_remedy(path)}") from error
+    return _Opened(environment, (environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
+
+
+# What lmdb, numpy and zipfile raise on bytes that were altered.
+_DAMAGE = (lmdb.Error, zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, ValueError)
+
+
+def _load(path: Path, names: list[str]) -> tuple[Meta, dict[str, np.ndarray]]:
+    try:
+        with _environment(path).begin() as transaction:
+            encoded = transaction.get(INDEX)
+        if encoded is None:
+            raise DataError(f"{path}: key {INDEX.decode()} is missing, no archive of ours; {_remedy(path)}")
+        with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            if (header["format"], header["version"]) != (FORMAT, VERSION):
+                raise DataError(f"{path}: {header['format']} version {header['version']}, expected {FORMAT} "
+                                f"version {VERSION}; {_remedy(path, header['source'])}")
+            return Meta(*(header[name] for name in Meta._fields)), {name: arrays[name] for name in names}
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path}: key {INDEX.decode()} is damaged ({error}); {_remedy(path)}") from error
+
+
+def _remedy(path: Path, source: str = "SOURCE") -> str:
+    return f"pack it again with python -m data.pack {source} ROOT {path.parent} --overwrite"
