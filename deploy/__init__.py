@@ -1,0 +1,3 @@
+"""What ships: from images to embeddings with numpy, pillow and onnxruntime."""
+
+__version__ = "0.1.0"

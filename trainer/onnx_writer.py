@@ -1,0 +1,108 @@
+"""A trained network as one ONNX file, which holds all that a reader must know of it."""
+
+import copy
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from deploy.preprocess import Preprocessing
+from trainer.files import write_whole
+from trainer.output import Output
+
+OPSET = 18  # the lowest that torch's exporter writes without converting; ONNX 1.13, onnxruntime 1.14
+
+InputFormat = Literal["uint8_nhwc", "float_nchw"]
+
+
+class ExportError(ValueError):
+    """A network has no faithful ONNX form: one line that says why."""
+
+
+class Deployed(nn.Module):
+    """The graph that ships: images -> embeddings of unit length, then logits and margins where there are any.
+
+    Images are uint8 (B, H, W, 3), or float32 (B, 3, H, W) in 0..255; both RGB. A network with several
+    classifiers (PCB stripes) gives the mean of their logits.
+    """
+
+    def __init__(self, network: nn.Module, input_format: InputFormat, *, logits: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._channels_last = input_format == "uint8_nhwc"
+        self._logits = logits
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if self._channels_last:
+            images = images.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+        return deployed(self.network(images), logits=self._logits)
+
+
+def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
+    """What of a network's output ships, by its name in the graph."""
+    # 1e-12 keeps the embedding of a dead network at zero where 0 / 0 would be NaN.
+    shipped = {"embeddings": nn.functional.normalize(output.embedding.float(), dim=1, eps=1e-12)}
+    if logits and output.logits:
+        shipped["logits"] = torch.stack(output.logits).mean(0).float()  # P x (B, K) -> (B, K)
+    if output.margins is not None:
+        shipped["margins"] = output.margins.float()
+    return shipped
+
+
+def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessing, *,
+               input_format: InputFormat, logits: bool, metadata: Mapping[str, Any]) -> None:
+    """Write a network of uint8 images (B, 3, H, W) as one ONNX file with a free batch; whole or not at all.
+
+    The metadata are kept as JSON strings, beside `preprocessing`, `input_format` and `embedding_dim`. The
+    network is left as it is. Raises ExportError where the graph takes one batch size only, and DiskError.
+    """
+    images = _example(preprocessing, input_format)
+    graph = Deployed(copy.deepcopy(network).cpu(), input_format, logits=logits).eval().requires_grad_(False)
+    shipped = graph(images)
+    facts = {"preprocessing": preprocessing.to_dict(), "input_format": input_format,
+             "embedding_dim": shipped["embeddings"].shape[1]}
+    properties = {key: json.dumps(value, allow_nan=False) for key, value in {**metadata, **facts}.items()}
+    model = _stripped(_exported(graph, images, list(shipped)))
+    onnx.helper.set_model_props(model, dict(sorted(properties.items())))
+    onnx.checker.check_model(model, full_check=True)
+    write_whole(Path(path), lambda file: file.write(model.SerializeToString()))
+
+
+def _example(preprocessing: Preprocessing, input_format: InputFormat) -> Tensor:
+    # Two images: torch.export takes a batch of one for a constant.
+    height, width = preprocessing.height, preprocessing.width
+    if input_format == "uint8_nhwc":
+        return torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    return torch.zeros(2, 3, height, width)
+
+
+def _exported(graph: Deployed, images: Tensor, names: list[str]) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        # torch.export and onnxscript use what torch has deprecated; nothing that our caller could change.
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
+        program = torch.onnx.export(
+            graph, (images,), dynamo=True, verbose=False, external_data=False, opset_version=OPSET,
+            input_names=["images"], output_names=names,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+    assert program is not None  # it is None only when torch writes the file
+    model: onnx.ModelProto = program.model_proto
+    # torch fixes the batch in silence when the network asks for it as a Python int.
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise ExportError(f"{type(graph.network).__name__}: its graph takes batches of {len(images)} only; "
+                          "in forward, read the batch size as images.shape[0], not len(images)")
+    return model
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    # The exporter notes stack traces at every node, with the paths of this machine.
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model
