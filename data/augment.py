@@ -1,0 +1,188 @@
+"""Random variants of a training image, each drawn from the one generator that is given with it."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageEnhance
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from deploy.preprocess import ImageSource, Preprocessing, opened
+
+TRIES = 10  # torchvision's, after which the whole image is kept
+
+
+def _rising(pair: Sequence[float]) -> Sequence[float]:
+    low, high = pair
+    if low > high:
+        raise ValueError(f"[low, high] expected, got [{low}, {high}]")
+    return pair
+
+
+_Pair = (Field(min_length=2, max_length=2), AfterValidator(_rising))
+Fractions = Annotated[Sequence[Annotated[float, Field(gt=0, le=1)]], *_Pair]
+Ratios = Annotated[Sequence[Annotated[float, Field(gt=0)]], *_Pair]
+
+
+class _Option(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Option = TypeVar("Option", bound=_Option)
+
+
+class RandomResizedCrop(_Option):
+    """A random part of the image becomes the whole; Szegedy et al., Going Deeper with Convolutions, 2015."""
+
+    scale: Fractions = (0.08, 1.0)  # part's area / image's area, uniform
+    ratio: Ratios = (3 / 4, 4 / 3)  # part's width / height in the image, log-uniform
+
+    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the part; where none fits, the centre with the nearest ratio."""
+        for _ in range(TRIES):
+            across, down = _random_sides(width * height, self.scale, self.ratio, rng)
+            if 0 < across <= width and 0 < down <= height:
+                left, top = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
+                return left, top, left + across, top + down
+        across = min(width, round(height * self.ratio[1]))
+        down = min(height, round(width / self.ratio[0]))
+        left, top = (width - across) // 2, (height - down) // 2
+        return left, top, left + across, top + down
+
+
+class ColourJitter(_Option):
+    """Random factors within 1 +- strength, hue within +- strength of a full turn, in random order."""
+
+    brightness: Annotated[float, Field(ge=0)] = 0.1
+    contrast: Annotated[float, Field(ge=0)] = 0.1
+    saturation: Annotated[float, Field(ge=0)] = 0.1
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """The image in other colours."""
+        enhancers = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast,
+                     "saturation": ImageEnhance.Color}
+        strengths = {name: strength for name, strength in self if strength}
+        for name in rng.permutation(list(strengths)):
+            if name == "hue":
+                image = _hue_turned(image, rng.uniform(-self.hue, self.hue))
+            else:
+                factor = rng.uniform(max(0, 1 - strengths[name]), 1 + strengths[name])
+                image = enhancers[name](image).enhance(factor)
+        return image
+
+
+class RandomErasing(_Option):
+    """A random rectangle is filled; Zhong et al., Random Erasing Data Augmentation, 2017."""
+
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+    area: Fractions = (0.02, 0.4)  # rectangle's / image's, uniform
+    ratio: Ratios = (0.3, 3.33)  # height / width, log-uniform
+    value: Literal["mean", "random"] = "mean"  # 0, or standard normal noise, once the network has normalised
+
+    def __call__(
+        self, pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 -> the same, erased with probability p in a copy."""
+        height, width, _ = pixels.shape
+        if rng.random() >= self.p:
+            return pixels
+        for _ in range(TRIES):
+            down, across = _random_sides(height * width, self.area, self.ratio, rng)
+            if 0 < down < height and 0 < across < width:
+                top, left = rng.integers(height - down + 1), rng.integers(width - across + 1)
+                erased = pixels.copy()
+                erased[top:top + down, left:left + across] = self._fill(down, across, preprocessing, rng)
+                return erased
+        return pixels
+
+    def _fill(
+        self, down: int, across: int, preprocessing: Preprocessing, rng: np.random.Generator,
+    ) -> np.ndarray:
+        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+        noise = rng.standard_normal((down, across, 3)) if self.value == "random" else 0.0
+        return _grey_levels(255 * (mean + std * noise))
+
+
+class Augment:
+    """From an encoded image to one random (height, width, 3) uint8 variant of it at the network's size.
+
+    In this order: a random part (resized crop; else the resize, zero padding and a random crop, in mode
+    "centre_crop" from the whole resized image), mirror, rotation, colours, noise, erasing. With all of it
+    off, in mode "stretch", it is the preprocessing itself.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        mirror: bool = False,
+        padding: Annotated[int, Field(ge=0)] = 0,  # pixels of black on each side
+        rotation: Annotated[float, Field(ge=0, le=180)] = 0.0,  # degrees either way; the corners become black
+        random_resized_crop: bool | RandomResizedCrop = False,
+        colour_jitter: bool | ColourJitter = False,
+        random_erasing: bool | RandomErasing = False,
+        gaussian_noise: Annotated[float, Field(ge=0)] = 0.0,  # standard deviation in grey levels of 255
+    ) -> None:
+        if padding and random_resized_crop is not False:
+            raise ValueError("data_augmentation.padding: random_resized_crop leaves nothing to pad; drop one")
+        self._preprocessing = preprocessing
+        self._mirror, self._padding, self._rotation = mirror, padding, rotation
+        self._part = _chosen(RandomResizedCrop, random_resized_crop)
+        self._jitter = _chosen(ColourJitter, colour_jitter)
+        self._erasing = _chosen(RandomErasing, random_erasing)
+        self._noise = gaussian_noise
+
+    def __call__(self, image: ImageSource, rng: np.random.Generator) -> np.ndarray:
+        """One variant, a function of the image and the state of `rng` alone: (height, width, 3) uint8."""
+        variant = self._cut(opened(image), rng)
+        if self._mirror and rng.random() < 0.5:
+            variant = variant.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self._rotation:
+            variant = variant.rotate(rng.uniform(-self._rotation, self._rotation), Image.Resampling.BILINEAR)
+        if self._jitter:
+            variant = self._jitter(variant, rng)
+        pixels = np.array(variant)
+        if self._noise:
+            pixels = _grey_levels(pixels + self._noise * rng.standard_normal(pixels.shape, np.float32))
+        return self._erasing(pixels, self._preprocessing, rng) if self._erasing else pixels
+
+    def _cut(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        to = self._preprocessing
+        if self._part:
+            part = image.crop(self._part.box(image.width, image.height, rng))
+            return to.scaled(part, to.width, to.height)
+        resized = to.resized(image)
+        left = rng.integers(-self._padding, resized.width + self._padding - to.width, endpoint=True)
+        top = rng.integers(-self._padding, resized.height + self._padding - to.height, endpoint=True)
+        return to.crop(resized, int(left), int(top))
+
+
+def _chosen(option: type[Option], given: bool | Option) -> Option | None:
+    """What a key holds: false = off, true = the defaults, an object = its keys."""
+    if isinstance(given, bool):
+        return option() if given else None
+    return option.model_validate(given)
+
+
+def _random_sides(
+    area: int, scale: Sequence[float], ratio: Sequence[float], rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Sides (a, b) with a * b / area uniform in `scale` and a / b log-uniform in `ratio`."""
+    drawn = area * rng.uniform(scale[0], scale[1])
+    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    return round(math.sqrt(drawn * aspect)), round(math.sqrt(drawn / aspect))
+
+
+def _hue_turned(image: Image.Image, turn: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    steps = round(256 * turn)  # 256 levels are one turn
+    hue = hue.point([(level + steps) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _grey_levels(levels: np.ndarray) -> np.ndarray:
+    """Rounded and clipped to uint8: a plain cast would wrap -1 round to 255."""
+    in_range: np.ndarray = np.clip(np.rint(levels), 0, 255)
+    return in_range.astype(np.uint8)
