@@ -1,0 +1,44 @@
+"""P identities times K images a batch; Hermans et al., In Defense of the Triplet Loss, 2017."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from data.samplers.index import images_by_label
+
+
+class PK:
+    """Every identity at most once per epoch, in random order, with K of its images, side by side in a batch.
+
+    An identity with fewer than K images gives each of them, and draws the rest from them again. The
+    last identities that are fewer than P sit the epoch out. Raises ValueError for fewer than P identities.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        seed: int,
+        *,
+        P: Annotated[int, Field(ge=1)],
+        K: Annotated[int, Field(ge=1)],
+    ) -> None:
+        self._images, self._seed = list(images_by_label(labels).values()), seed
+        self._p, self._k = P, K
+        if len(self._images) < P:
+            raise ValueError(f"batch_sampling_params.P: {P} identities a batch asked, the train split has "
+                             f"{len(self._images)}; lower P")
+
+    def __len__(self) -> int:
+        return len(self._images) // self._p
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches of image indices, each (P * K,)."""
+        rng = np.random.default_rng([self._seed, epoch])
+        identities = rng.permutation(len(self._images))[:len(self) * self._p]
+        drawn = np.stack([self._draw(self._images[identity], rng) for identity in identities])
+        return list(drawn.reshape(len(self), self._p * self._k))  # (identities, K) -> (batches, P * K)
+
+    def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        again = rng.choice(images, max(self._k - len(images), 0))
+        return np.concatenate([rng.permutation(images)[:self._k], again])
