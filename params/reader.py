@@ -1,0 +1,238 @@
+"""params.json -> Params: read, override, rewrite, validate, and say every mistake at once."""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from params.describe import mistakes_of
+from params.errors import Mistake, ParamsError, Path, did_you_mean, dotted
+from params.plugin import Table
+from params.schema import Params, Plugin
+from params.sugar import Rewritten, desugar
+
+Rule = Callable[[Params, dict[str, Any]], Iterable[Mistake]]  # (params, what the file says) -> mistakes
+PATHS: tuple[Path, ...] = (("batches_dir",), ("working_dir",), ("imagenet_pretrain",), ("pretrain_snapshot", "path"))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A params.json that holds, with where each value came from."""
+
+    params: Params
+    resolved: dict[str, Any]  # every key, plug-ins' defaults included, paths absolute
+    origins: Mapping[str, str]  # "lr.base_lr" -> "file" | "override" | "sugar" | "default"
+    notices: tuple[str, ...]
+
+
+def load(
+    path: FilePath, tables: Mapping[str, Table] | None, *, overrides: Sequence[str] = (), rules: Sequence[Rule] = (),
+) -> Loaded:
+    """Read and check a params.json against the schema, the plug-ins' tables and cross-field rules.
+
+    `overrides` are "dotted.key=JSON" (a bare word is a string). Relative paths are taken from the file's
+    folder. Without tables the plug-ins' keys are let through unseen: enough to find a run, and nothing of
+    theirs is imported. Raises ParamsError with every mistake; nothing is written.
+    """
+    source = path.name
+    given = read_json(path)
+    overridden, mistakes = override(given, overrides)
+    rewritten = desugar(given)
+    mistakes += rewritten.mistakes
+    params = _validated(rewritten.raw, mistakes)
+    resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
+    if params and not mistakes:
+        for rule in rules:
+            mistakes.extend(rule(params, rewritten.raw))
+    if mistakes or params is None:
+        raise ParamsError(source, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
+    _absolute(resolved, path.parent)
+    return Loaded(
+        Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
+    )
+
+
+def read_json(path: FilePath) -> dict[str, Any]:
+    """The object in a JSON file; ParamsError with line and column where it is none."""
+    def refuse(message: str) -> ParamsError:
+        return ParamsError(path.name, [Mistake((), message)])
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in items]
+        for name in names:
+            if names.count(name) > 1:
+                raise refuse(f'the key "{name}" is given twice in one object; keep one')
+        return dict(items)
+
+    def constant(word: str) -> Any:
+        raise refuse(f"{word} is not a JSON number; give a finite one")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except OSError as error:
+        raise refuse(f"cannot be read: {error.strerror}; give the file's path with --config_path") from None
+    except UnicodeDecodeError as error:
+        raise refuse(f"not UTF-8 text at byte {error.start}; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise refuse(f"line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise refuse("nested too deeply to be a params.json") from None
+    except ValueError as error:
+        raise error if isinstance(error, ParamsError) else refuse(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise refuse(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def override(given: dict[str, Any], overrides: Sequence[str]) -> tuple[set[Path], list[Mistake]]:
+    """Put "dotted.key=JSON" values into `given`; the paths that were set, and what could not be."""
+    done: set[Path] = set()
+    mistakes: list[Mistake] = []
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        path = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", name))
+        if not separator or not path:
+            mistakes.append(Mistake((), f"--set {text}: expected key=value, as in --set lr.base_lr=0.02"))
+        elif not _put(given, path, _json_or_text(value)):
+            mistakes.append(Mistake(path, f"--set {text}: there is no such place in the file"))
+        else:
+            done.add(path)
+    return done, mistakes
+
+
+def _put(node: Any, path: Path, value: Any) -> bool:
+    *parents, last = path
+    for part, following in zip(parents, path[1:], strict=True):
+        if isinstance(node, dict) and isinstance(part, str):
+            if node.get(part) is None and isinstance(following, str):
+                node[part] = {}
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return False
+    if isinstance(node, dict) and isinstance(last, str) or (
+            isinstance(node, list) and isinstance(last, int) and last < len(node)):
+        node[last] = value
+        return True
+    return False
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _validated(raw: dict[str, Any], mistakes: list[Mistake]) -> Params | None:
+    """The params; with mistakes, what is left without them, so that plug-ins' mistakes are said as well."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        found = mistakes_of(error, raw, Params)
+    mistakes.extend(found)
+    left = copy.deepcopy({"batches_dir": "missing", **raw})
+    for mistake in found:
+        _cut(left, mistake.path)
+    try:
+        return Params.model_validate(left)
+    except ValidationError:
+        return None
+
+
+def _cut(raw: dict[str, Any], path: Path) -> None:
+    """Remove what stands at a path; of a list, the whole list, since its later places must keep their numbers."""
+    node: Any = raw
+    for part, following in zip(path, (*path[1:], None), strict=True):
+        if not isinstance(node, dict) or part not in node:
+            return
+        if following is None or isinstance(following, int):
+            del node[part]
+            return
+        node = node[part]
+
+
+def _with_plugins(
+    params: Params, tables: Mapping[str, Table], mistakes: list[Mistake],
+) -> dict[str, Any]:
+    """Every key of params.json, with the plug-ins' own keys checked and their defaults filled in."""
+    resolved = params.model_dump(mode="json", by_alias=True)
+    for path, section in params.plugins() if tables else ():
+        table = tables[section.table]
+        choice = section.choice
+        if choice.type not in table:
+            hint = did_you_mean(choice.type, table)
+            mistakes.append(Mistake((*path, section.selector), f'no {table.kind} is called "{choice.type}"{hint}'))
+            continue
+        mistakes.extend(_check_options(table, section, path, resolved))
+    return resolved
+
+
+def _check_options(table: Table, section: Plugin, path: Path, resolved: dict[str, Any]) -> list[Mistake]:
+    name, options = section.choice
+    try:
+        model = table.options(name)
+    except ValueError as error:  # what the plug-in stands for is not installed, or is no plug-in
+        return [Mistake((*path, section.selector), str(error))]
+    owner = name if section.selector in type(section).model_fields else ""
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        return mistakes_of(error, options, model, path, owner, type(section).model_fields)
+    node: Any = resolved
+    for part in path:
+        node = node[part]
+    node.update(checked.model_dump(mode="json"))
+    return []
+
+
+def _absolute(resolved: dict[str, Any], folder: FilePath) -> None:
+    for *parents, last in PATHS:
+        node: Any = resolved
+        for part in parents:
+            node = node[part] or {}
+        if isinstance(node.get(last), str):
+            node[last] = str((folder / FilePath(node[last]).expanduser()).resolve())
+
+
+def leaves(node: Any, path: Path = ()) -> Iterable[tuple[Path, Any]]:
+    """Every value of a tree with its path; empty objects and lists are values."""
+    children: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, dict):
+        children = node.items()
+    elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
+        children = enumerate(node)
+    found = False
+    for key, child in children:
+        found = True
+        yield from leaves(child, (*path, key))
+    if not found:
+        yield path, node
+
+
+def _origins(resolved: dict[str, Any], rewritten: Rewritten, overridden: set[Path]) -> dict[str, str]:
+    def origin(path: Path) -> str:
+        prefixes = [path[:n] for n in range(len(path), 0, -1)]
+        if any(prefix in overridden for prefix in prefixes):
+            return "override"
+        if any(prefix in rewritten.sugared for prefix in prefixes):
+            return "sugar"
+        return "file" if _holds(rewritten.raw, path) else "default"
+
+    return {dotted(path): origin(path) for path, _ in leaves(resolved)}
+
+
+def _holds(node: Any, path: Path) -> bool:
+    for part in path:
+        if isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return isinstance(node, str) and part == "type"  # "sgd" for {"type": "sgd"}
+    return True

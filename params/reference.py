@@ -1,0 +1,154 @@
+"""params.schema.json for editors and parameters.md for people, both made from the models and the plug-ins."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from params.plugin import Table
+from params.schema import Params, Plugin
+
+Tables = Mapping[str, Table]
+Node = dict[str, Any]
+
+
+def json_schema(tables: Tables) -> Node:
+    """A JSON Schema of params.json; each section that names a plug-in is one alternative per plug-in."""
+    schema = Params.model_json_schema(by_alias=True)
+    for section in _sections():
+        definition = schema["$defs"][section.__name__]
+        schema["$defs"][section.__name__] = _alternatives(section, definition, tables[section.table], schema["$defs"])
+    schema["title"] = "params.json of Kiln"
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"].update(_sugar())
+    return schema
+
+
+def _alternatives(section: type[Plugin], definition: Node, table: Table, defs: Node) -> Node:
+    own = dict(definition.get("properties", {}))
+    own.pop(section.selector, None)
+    branches = []
+    for name in table:
+        options = table.options(name).model_json_schema(ref_template="#/$defs/{model}")
+        defs.update(options.pop("$defs", {}))
+        branch: Node = {"type": "object", "additionalProperties": options.get("additionalProperties", False),
+                        "properties": {**own, **options.get("properties", {})}}
+        required = list(options.get("required", []))
+        if section.selector in section.model_fields:
+            branch["properties"][section.selector] = {"const": name}
+            if section.model_fields[section.selector].default != name:
+                required.append(section.selector)
+        branches.append({**branch, **({"required": required} if required else {})})
+    names = [{"enum": list(table)}] if section.selector == "type" else []
+    return {"description": section.__doc__, "anyOf": [*branches, *names, *_open_ended(section, own)]}
+
+
+def _open_ended(section: type[Plugin], own: Node) -> list[Node]:
+    """Names that no table lists: timm's backbones, and evaluators of the user's own."""
+    pattern = {"backbone": "^timm/", "evaluator": "\\."}.get(section.table)
+    if pattern is None:
+        return []
+    return [{"type": "object", "required": [section.selector],
+             "properties": {**own, section.selector: {"type": "string", "pattern": pattern}}}]
+
+
+def _sugar() -> Node:
+    """The short and historical keys, for editors."""
+    number = {"type": "number", "minimum": 0}
+    return {
+        "epochs": {"type": "integer", "minimum": 1, "description": "another spelling of epoch"},
+        "tri_loss_margin": {"anyOf": [number, {"const": "soft_margin"}],
+                            "description": "short for a triplet in losses; 0 = off"},
+        "tri_loss_lambda_cls": {**number, "description": "short for the weight of softmax beside the triplet; 0 = off"},
+    }
+
+
+def markdown(tables: Tables) -> str:
+    """docs/parameters.md: every key with type, default and meaning, section by section."""
+    lines = ["# params.json", "",
+             "Made from the code by `make reference`; a test keeps it in step. Paths are relative to the file.", "",
+             *_table(Params), "", *_SUGAR]
+    for section in _sections():
+        lines += ["", f"## {_where(section)}", "", section.__doc__ or ""]
+        if set(section.model_fields) - {section.selector} or section.selector in section.model_fields:
+            lines += ["", *_table(section)]
+        lines += _plugins(section, tables[section.table])
+    return "\n".join(lines) + "\n"
+
+
+_SUGAR = [
+    "Short and historical spellings:", "",
+    "| spelling | stands for |", "|---|---|",
+    "| `epochs` | `epoch` |",
+    '| `tri_loss_margin` | a `triplet` in `losses` with that margin (a number or `"soft_margin"`); 0 = off |',
+    "| `tri_loss_lambda_cls` | the weight of `softmax` beside that triplet; 0 = triplet alone |",
+    '| `batch_sampling_params.class_balanced` | `"type": "pk"` when true, `"random"` when false |',
+    '| `lr.decay_step` without `lr.schedule` | `"schedule": "step"`, or `"multistep"` for a list |',
+    "| `lr.warmup_epoch` | `lr.warmup` |",
+    "| `model_params.model`, `model_params.last_conv_stride` | `model_params.backbone`, `model_params.last_stride` |",
+    "| `data_augmentation.colour_jitering`, `colour_jiterring` | `data_augmentation.colour_jitter` |",
+]
+
+
+def _plugins(section: type[Plugin], table: Table) -> Iterator[str]:
+    for name in table:
+        told = (table.load(name).__doc__ or "").strip().splitlines()
+        rows = _table(table.options(name))
+        named = section.selector in section.model_fields
+        if named:
+            yield from ("", f"### {_where(section)}: {name}", "", told[0] if told else "")
+        if len(rows) > 2:
+            yield from ("", *rows)
+
+
+def _table(model: type[BaseModel]) -> list[str]:
+    properties = model.model_json_schema(by_alias=True).get("properties", {})
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        rows.append(f"| `{key}` | {_type(properties[key])} | {_default(field)} | {field.description or ''} |")
+    return rows
+
+
+def _type(node: Node) -> str:
+    if "anyOf" in node:
+        return " or ".join(_type(branch) for branch in node["anyOf"])
+    if "$ref" in node:
+        return "object"
+    if "const" in node:
+        return f"`{json.dumps(node['const'])}`"
+    if "enum" in node:
+        return ", ".join(f"`{json.dumps(value)}`" for value in node["enum"])
+    if node.get("type") == "array":
+        return f"list of {_type(node.get('items', {}))}"
+    words = {"integer": "whole number", "object": "object"}
+    return words.get(node.get("type", "any"), node.get("type", "any")) + _range(node)
+
+
+def _range(node: Node) -> str:
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    return "".join(f" {sign} {node[key]:g}" for key, sign in signs.items() if key in node)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.default
+    if isinstance(value, BaseModel) or isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        value = json.loads(json.dumps(value, default=lambda model: model.model_dump()))
+    return f"`{json.dumps(value)}`"
+
+
+def _sections() -> list[type[Plugin]]:
+    return Plugin.__subclasses__()
+
+
+def _where(section: type[Plugin]) -> str:
+    """The path of a section in params.json."""
+    return {
+        "Optimizer": "optimizer", "Lr": "lr", "Pooling": "model_params.pooling", "Neck": "model_params.neck",
+        "ModelParams": "model_params", "Sampling": "batch_sampling_params", "LossSection": "losses[]",
+        "Evaluation": "evaluation_params", "Augmentation": "data_augmentation", "Preprocess": "preprocess",
+    }[section.__name__]

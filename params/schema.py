@@ -1,0 +1,204 @@
+"""Everything that params.json may say, apart from the keys of plug-ins, which their constructors declare."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from params.errors import Path
+from params.plugin import Choice
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """One object of params.json: exact types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Plugin(Section):
+    """A section that names a plug-in under `selector` and holds the plug-in's own keys beside ours."""
+
+    model_config = ConfigDict(extra="allow")
+    table: ClassVar[str]
+    selector: ClassVar[str] = "type"
+
+    @property
+    def choice(self) -> Choice:
+        """The plug-in's name and the keys given to it."""
+        return Choice(getattr(self, self.selector), dict(self.model_extra or {}))
+
+
+def _spelled_out(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+Short = BeforeValidator(_spelled_out)  # "sgd" for {"type": "sgd"}
+
+
+class Optimizer(Plugin):
+    """How gradients become steps."""
+
+    table = "optimizer"
+    type: Annotated[str, Field(description="name of the optimiser")] = "sgd"
+
+
+class Lr(Plugin):
+    """Learning rates and their course."""
+
+    table = "schedule"
+    selector = "schedule"
+    schedule: Annotated[str, Field(description="course of the learning rate; decay_step alone asks for step")] = "constant"
+    base_lr: Annotated[Rate, Field(description="learning rate of the backbone")] = 0.01
+    fc_lr: Annotated[Rate | None, Field(
+        description="learning rate of neck, classifier and losses; null = base_lr")] = None
+    unit: Annotated[Literal["epoch", "step"] | None, Field(
+        description="what warmup and decay_step count; null = step when batches are class-balanced, else epoch",
+    )] = None
+    warmup: Annotated[int, Field(ge=0, description="length of the linear warm-up, in units; 0 = none")] = 0
+    warmup_factor: Annotated[Share | None, Field(
+        description="factor at the start of the warm-up; null = 1 / warmup, reaching 1 with its last unit")] = None
+    decay_after_warmup: Annotated[bool, Field(
+        description="count decay_step from the end of the warm-up, not from the start")] = True
+
+
+class Pooling(Plugin):
+    """From the feature map to one vector."""
+
+    table = "pooling"
+    type: Annotated[str, Field(description="name of the pooling")] = "avg"
+
+
+class Neck(Plugin):
+    """From the pooled vector to the embedding."""
+
+    table = "neck"
+    type: Annotated[str, Field(description="name of the neck")] = "bnneck"
+
+
+class ModelParams(Plugin):
+    """The network."""
+
+    table = "backbone"
+    selector = "backbone"
+    backbone: Annotated[str, Field(description="name of the backbone, or timm/<name>")] = "resnet50"
+    feature_dim: Annotated[Count | None, Field(
+        description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
+    neck: Annotated[Neck, Short] = Neck()
+    pooling: Annotated[Pooling, Short] = Pooling()
+    pcb_n_parts: Annotated[int, Field(ge=0, description="horizontal stripes, each with its own head; 0 = off")] = 0
+
+
+class Sampling(Plugin):
+    """Which images form a batch."""
+
+    table = "sampler"
+    type: Annotated[str, Field(description="name of the batch sampler")] = "random"
+
+
+class LossSection(Plugin):
+    """One term of the loss."""
+
+    table = "loss"
+    type: Annotated[str, Field(description="name of the loss")]
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False, description="factor of this term")] = 1.0
+
+
+class Evaluation(Plugin):
+    """What is measured while training, and which snapshot is the best."""
+
+    table = "evaluator"
+    type: Annotated[str, Field(description="module in evaluate/, or a dotted path to your own")]
+    every: Annotated[Count, Field(description="epochs between evaluations; the last epoch is always evaluated")] = 1
+    monitor: Annotated[str | None, Field(
+        description="metric that chooses the best snapshot; null = the evaluator's first")] = None
+    mode: Annotated[Literal["max", "min"], Field(description="whether a higher or a lower value is better")] = "max"
+    initial: Annotated[bool, Field(description="also evaluate the network before its first step")] = False
+
+
+class Augmentation(Plugin):
+    """What is done to training images, besides preprocessing."""
+
+    table = "augmentation"
+    selector = "kind"
+    kind: ClassVar[str] = "images"
+
+
+class Preprocess(Plugin):
+    """From an encoded image to the network's pixels, the same in training and deployment."""
+
+    table = "preprocessing"
+    selector = "kind"
+    kind: ClassVar[str] = "images"
+
+
+class PretrainSnapshot(Section):
+    """Weights to start from."""
+
+    path: Annotated[str, Field(min_length=1, description="a snapshot of Kiln, or a state dict")]
+    strict: Annotated[bool, Field(description="every tensor must fit; false loads what fits and lists the rest")] = True
+    min_coverage: Annotated[Share, Field(
+        description="with strict false: share of the network's weights that must have been loaded")] = 0.9
+
+
+def _path_spelled_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"path": value} if value else None
+    return value
+
+
+class Params(Section):
+    """One training run."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    editor_schema: Annotated[str | None, Field(alias="$schema", description="for editors; no effect")] = None
+    about: Annotated[Any, Field(description="notes of yours; no effect")] = None
+    batches_dir: Annotated[str, Field(min_length=1, description="folder of archives written by data.pack")]
+    working_dir: Annotated[str, Field(min_length=1, description="folder in which runs are made")] = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="every random draw comes from it")] = 0
+    epoch: Annotated[Count, Field(description="passes over the training images")] = 30
+    batch_size: Annotated[Count, Field(description="images per step and GPU; P x K when class-balanced")] = 64
+    img_h: Annotated[int, Field(ge=8, le=4096, description="height of the network's input, pixels")] = 256
+    img_w: Annotated[int, Field(ge=8, le=4096, description="width of the network's input, pixels")] = 128
+    model_params: ModelParams = ModelParams()
+    imagenet_pretrain: Annotated[bool | str, Field(
+        description="true = torchvision's ImageNet weights; a string = a file with them; false = random")] = False
+    pretrain_snapshot: Annotated[PretrainSnapshot | None, BeforeValidator(_path_spelled_out)] = None
+    fine_tune: Annotated[bool, Field(description="freeze the backbone and train what follows it")] = False
+    losses: Annotated[list[LossSection], Field(min_length=1)] = [LossSection(type="softmax")]
+    batch_sampling_params: Sampling = Sampling()
+    preprocess: Preprocess = Preprocess()
+    data_augmentation: Augmentation = Augmentation()
+    optimizer: Annotated[Optimizer, Short] = Optimizer()
+    lr: Lr = Lr()
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="L2 factor")] = 5e-4
+    gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False, description="largest gradient norm; 0 = off")] = 0.0
+    gradient_accumulation: Annotated[Count, Field(description="batches per optimiser step")] = 1
+    ema_decay: Annotated[float, Field(
+        ge=0, lt=1, description="decay of averaged weights, which are then evaluated and exported; 0 = off")] = 0.0
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Field(description="arithmetic of the network")] = "fp32"
+    channels_last: Annotated[bool, Field(description="memory layout; faster convolutions on some devices")] = False
+    compile: Annotated[bool, Field(description="run the network through torch.compile")] = False
+    parallels: Annotated[list[Annotated[int, Field(ge=0)]], Field(description="GPU ids; [] = CPU")] = []
+    device: Annotated[Literal["cpu", "cuda"] | None, Field(
+        description="null = cuda when parallels names GPUs, else cpu")] = None
+    num_preprocess_workers: Annotated[int, Field(ge=0, le=256, description="processes that prepare batches")] = 2
+    worker_start: Annotated[Literal["fork", "spawn", "forkserver"] | None, Field(
+        description="how those processes are started; null = the platform's default")] = None
+    evaluation_params: Evaluation | None = None
+    log_every: Annotated[Count, Field(description="steps between logged steps")] = 10
+    snapshot_every: Annotated[int, Field(
+        ge=0, description="steps between snapshots within an epoch; 0 = only at its end")] = 0
+
+    def plugins(self) -> Iterator[tuple[Path, Plugin]]:
+        """Every section that names a plug-in, with its path."""
+        for name, value in self:
+            if isinstance(value, list):
+                yield from (((name, i), item) for i, item in enumerate(value) if isinstance(item, Plugin))
+            elif isinstance(value, Plugin):
+                yield (name,), value
+                yield from (((name, key), part) for key, part in value if isinstance(part, Plugin))

@@ -1,0 +1,131 @@
+"""Short and historical spellings of params.json, rewritten into the general form."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from params.errors import Mistake, Path, dotted
+
+RENAMED: dict[Path, Path] = {
+    ("epochs",): ("epoch",),
+    ("model_params", "model"): ("model_params", "backbone"),
+    ("model_params", "last_conv_stride"): ("model_params", "last_stride"),
+    ("lr", "warmup_epoch"): ("lr", "warmup"),
+    ("data_augmentation", "colour_jitering"): ("data_augmentation", "colour_jitter"),
+    ("data_augmentation", "colour_jiterring"): ("data_augmentation", "colour_jitter"),
+}
+
+
+class Rewritten(NamedTuple):
+    """A params.json in its general form."""
+
+    raw: dict[str, Any]
+    sugared: set[Path]  # paths whose value comes from another spelling
+    mistakes: list[Mistake]
+    notices: list[str]  # accepted, but worth a line
+
+
+def desugar(given: dict[str, Any]) -> Rewritten:
+    """The general form of a params.json; what is malformed is left as it is, for the schema to refuse."""
+    result = Rewritten(copy.deepcopy(given), set(), [], [])
+    for old, new in RENAMED.items():
+        _rename(result, old, new)
+    rules: list[Callable[[Rewritten], None]] = [
+        _backbone_name, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
+    for rule in rules:
+        rule(result)
+    return result
+
+
+def _section(result: Rewritten, name: str) -> dict[str, Any]:
+    section = result.raw.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _rename(result: Rewritten, old: Path, new: Path) -> None:
+    section = result.raw if len(old) == 1 else _section(result, str(old[0]))
+    if old[-1] not in section:
+        return
+    if new[-1] in section:
+        result.mistakes.append(Mistake(old, f'another spelling of "{dotted(new)}", which is given too; keep one'))
+    else:
+        section[str(new[-1])] = section[str(old[-1])]
+        result.sugared.add(new)
+    del section[str(old[-1])]
+
+
+def _backbone_name(result: Rewritten) -> None:
+    """"resnet_50" is "resnet50"."""
+    model = _section(result, "model_params")
+    name = model.get("backbone")
+    if isinstance(name, str) and name.startswith("resnet_"):
+        model["backbone"] = name.replace("resnet_", "resnet")
+        result.sugared.add(("model_params", "backbone"))
+
+
+def _triplet_keys(result: Rewritten) -> None:
+    """tri_loss_margin and tri_loss_lambda_cls for a list of softmax and batch-hard triplet."""
+    short = [name for name in ("tri_loss_margin", "tri_loss_lambda_cls") if name in result.raw]
+    if not short:
+        return
+    if "losses" in result.raw:
+        result.mistakes.extend(Mistake((name,), 'short for "losses", which is given too; keep one') for name in short)
+        margin, weight = 0, 0
+    else:
+        margin = _number(result, "tri_loss_margin", "soft_margin")
+        weight = _number(result, "tri_loss_lambda_cls")
+        result.raw["losses"] = _triplet_losses(margin, weight)
+        result.sugared.add(("losses",))
+    for name in short:
+        del result.raw[name]
+
+
+def _triplet_losses(margin: Any, weight: Any) -> list[dict[str, Any]]:
+    softmax = [{"type": "softmax", "weight": weight if margin else 1.0}] if weight or not margin else []
+    return softmax + ([{"type": "triplet", "margin": margin}] if margin else [])
+
+
+def _number(result: Rewritten, name: str, word: str | None = None) -> Any:
+    value = result.raw.get(name, 0)
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    if valid or (word is not None and value == word):
+        return value
+    expected = "a number >= 0" + (f' or "{word}"' if word else "")
+    result.mistakes.append(Mistake((name,), f"expected {expected}, found {value!r}"))
+    return 0
+
+
+def _class_balanced(result: Rewritten) -> None:
+    """class_balanced chooses between the samplers "pk" and "random"; P and K rest while it is false."""
+    sampling = _section(result, "batch_sampling_params")
+    if "class_balanced" not in sampling:
+        return
+    path: Path = ("batch_sampling_params", "class_balanced")
+    balanced = sampling.pop("class_balanced")
+    if not isinstance(balanced, bool):
+        result.mistakes.append(Mistake(path, f"expected true or false, found {balanced!r}"))
+    elif "type" in sampling:
+        result.mistakes.append(Mistake(path, 'short for "batch_sampling_params.type", which is given too; keep one'))
+    else:
+        sampling["type"] = "pk" if balanced else "random"
+        result.sugared.add(("batch_sampling_params", "type"))
+        if not balanced and ("P" in sampling or "K" in sampling):
+            sampling.pop("P", None), sampling.pop("K", None)
+            result.notices.append("batch_sampling_params: P and K rest while class_balanced is false")
+
+
+def _derived_batch_size(result: Rewritten) -> None:
+    """A class-balanced batch holds P x K images; batch_size need not say it again."""
+    sampling = _section(result, "batch_sampling_params")
+    p, k = sampling.get("P"), sampling.get("K")
+    if sampling.get("type") == "pk" and isinstance(p, int) and isinstance(k, int) and "batch_size" not in result.raw:
+        result.raw["batch_size"] = p * k
+        result.sugared.add(("batch_size",))
+
+
+def _decay_step(result: Rewritten) -> None:
+    """decay_step alone asks for the step schedule, a list of them for multistep."""
+    lr = _section(result, "lr")
+    if "decay_step" in lr and "schedule" not in lr:
+        lr["schedule"] = "multistep" if isinstance(lr["decay_step"], list) else "step"
+        result.sugared.add(("lr", "schedule"))

@@ -1,0 +1,213 @@
+"""Train, resume, watch, evaluate and check runs: python train.py --operation OPERATION --config_path params.json."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from params import Loaded, ParamsError, load
+from trainer import service
+from trainer.run import RunDirectory, RunError, all_runs, run_directory
+
+OK = 0  # every error knows its own exit code
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print every effective value, the data, the steps, the learning rate, the size; write nothing."""
+    from trainer.check import report
+
+    loaded, splits = _checked(arguments)
+    for line in report(loaded, splits.archive("train")):
+        print(line)
+    return OK
+
+
+def start_train(arguments: argparse.Namespace) -> int:
+    """Start a run in the background; return when it has taken its first step, or say why it has not."""
+    run = _created(arguments)
+    return _detached(run, [])
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train in the foreground."""
+    return _foreground(_created(arguments), arguments)
+
+
+def resume_train(arguments: argparse.Namespace) -> int:
+    """Carry a stopped, failed or dead run on from its last snapshot, by the run's own params.json."""
+    run = _run(arguments)
+    state = run.read_status()["state"]
+    if state == "finished" and not arguments.set:
+        raise RunError(f"{run.path}: finished, nothing to resume; --set epoch=N trains on to epoch N")
+    if arguments.detach:
+        return _detached(run, arguments.set)
+    return _foreground(run, arguments)
+
+
+def stop_train(arguments: argparse.Namespace) -> int:
+    """Ask a run to take a snapshot and end; wait until it has."""
+    run = _run(arguments)
+    print(service.one_line(run, service.stop(run)))
+    return OK
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Tell how a run is."""
+    run = _run(arguments)
+    facts = run.read_status()
+    print(json.dumps(facts) if arguments.json else service.one_line(run, facts))
+    return OK
+
+
+def list_runs(arguments: argparse.Namespace) -> int:
+    """Tell how every run of the working directory is."""
+    runs = [(run, run.read_status()) for run in all_runs(_working_dir(arguments))]
+    if arguments.json:
+        print(json.dumps({run.name: facts for run, facts in runs}))
+    else:
+        print("\n".join(service.one_line(run, facts) for run, facts in runs) or "no runs")
+    return OK
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate a run's snapshot again and print the metrics."""
+    from trainer.evaluation import evaluate_snapshot
+
+    run = _run(arguments)
+    loaded = _load(run.params, arguments.set)
+    metrics = evaluate_snapshot(run, arguments.snapshot, loaded, *_evaluator(loaded))
+    print(json.dumps(metrics) if arguments.json else "\n".join(f"{k:<24}{v:.4f}" for k, v in metrics.items()))
+    return OK
+
+
+OPERATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "start_train": start_train, "train": train, "resume_train": resume_train, "stop_train": stop_train,
+    "status": status, "list": list_runs, "evaluate": evaluate, "check": check,
+}
+
+
+def _load(path: Path, overrides: list[str]) -> Loaded:
+    """A params.json, wholly checked."""
+    from evaluate import EVALUATORS
+    from trainer.build import tables
+    from trainer.rules import RULES
+
+    return load(path, tables(EVALUATORS), overrides=overrides, rules=RULES)
+
+
+def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
+    """The run's evaluator, or None, and whether it reads logits."""
+    from evaluate import EVALUATORS
+    from evaluate.protocol import wants_logits
+
+    if loaded.params.evaluation_params is None:
+        return None, False
+    run_eval = EVALUATORS.load(loaded.params.evaluation_params.type)
+    return run_eval, wants_logits(run_eval)
+
+
+def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any]:
+    """The params and their archives, after everything that can be said before the first step has been."""
+    from trainer.rehearsal import rehearse, sampler_can_be_built
+    from trainer.splits import Splits
+
+    loaded = _load(arguments.config_path, arguments.set)
+    splits = Splits(Path(loaded.params.batches_dir))
+    sampler_can_be_built(loaded.params, splits)
+    run_eval, _ = _evaluator(loaded)
+    if run_eval is not None:
+        rehearse(run_eval, loaded.params, loaded.resolved, splits)
+    return loaded, splits
+
+
+def _created(arguments: argparse.Namespace) -> RunDirectory:
+    """A new run's directory; nothing is written when anything is wrong with its params or data."""
+    loaded, _ = _checked(arguments)
+    run = run_directory(Path(loaded.params.working_dir), arguments.sub_working_dir)
+    run.create(loaded.resolved)
+    for notice in loaded.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    return run
+
+
+def _detached(run: RunDirectory, overrides: list[str]) -> int:
+    child = service.launch(Path(__file__).resolve(), run, overrides)
+    code = service.wait_for_first_step(run, child)
+    facts = run.read_status()
+    if code:
+        raise RunFailed(f"{run.path}: {facts.get('error') or 'ended before its first step'}; see {run.log}", code)
+    print(service.one_line(run, facts))
+    print(f"log: {run.log}")
+    return OK
+
+
+def _foreground(run: RunDirectory, arguments: argparse.Namespace) -> int:
+    from trainer.session import carry_on
+
+    loaded = _load(run.params, arguments.set if arguments.operation == "resume_train" else [])
+    carry_on(run, loaded, *_evaluator(loaded))
+    print(service.one_line(run, run.read_status()))
+    return OK
+
+
+def _working_dir(arguments: argparse.Namespace) -> Path:
+    loaded = load(arguments.config_path, None, overrides=arguments.set)
+    return Path(loaded.params.working_dir)
+
+
+def _run(arguments: argparse.Namespace) -> RunDirectory:
+    """The run that the command line names, or the only one there is."""
+    working_dir = _working_dir(arguments)
+    if arguments.sub_working_dir is None:
+        runs = all_runs(working_dir)
+        if len(runs) != 1:
+            raise RunError(f"{working_dir}: holds {len(runs)} runs; name one with --sub_working_dir")
+        return runs[0]
+    run = run_directory(working_dir, arguments.sub_working_dir)
+    run.read_status()
+    return run
+
+
+class RunFailed(Exception):
+    """A background run ended before its first step: its line, and its exit code."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train embedding models from one JSON file.",
+        epilog="exit codes: 0 done, 2 params or usage, 3 data, 4 the run's state forbids it, 5 training failed, "
+               "130 / 143 snapshot taken on SIGINT / SIGTERM")
+    parser.add_argument("--operation", required=True, choices=OPERATIONS)
+    parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
+    parser.add_argument("--sub_working_dir", metavar="NAME", help="the run's folder; default: the time, or the only run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
+    parser.add_argument("--snapshot", choices=("best", "last"), default="best", help="for evaluate; default: best")
+    parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")
+    parser.add_argument("--json", action="store_true", help="status, list, evaluate: machine-readable")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one operation; the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        return OPERATIONS[arguments.operation](arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # not a user's mistake: the traceback is wanted
+            raise
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

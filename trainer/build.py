@@ -1,0 +1,97 @@
+"""From params.json to objects: the one place that knows which section makes which part."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from data.augment import Augment
+from data.records import BatchSampler
+from data.samplers import SAMPLERS
+from deploy.preprocess import Preprocessing
+from params.plugin import Table
+from params.schema import Params
+from trainer.backbones import BACKBONES
+from trainer.criterion import Criterion
+from trainer.losses import LOSSES
+from trainer.model import Embedder, build_embedder
+from trainer.necks import NECKS
+from trainer.optim import OPTIMIZERS, build_optimizer
+from trainer.output import Loss
+from trainer.pooling import POOLINGS
+from trainer.schedule import SCHEDULES, LearningRate
+
+
+def tables(evaluators: Table) -> dict[str, Table]:
+    """Every table of plug-ins that params.json can choose from, by the name its section gives."""
+    return {
+        "augmentation": Table("augmentation", {"images": "data.augment:Augment"}),
+        "backbone": BACKBONES,
+        "evaluator": evaluators,
+        "loss": LOSSES,
+        "neck": NECKS,
+        "optimizer": OPTIMIZERS,
+        "pooling": POOLINGS,
+        "preprocessing": Table("preprocessing", {"images": "deploy.preprocess:Preprocessing"}),
+        "sampler": SAMPLERS,
+        "schedule": SCHEDULES,
+    }
+
+
+def preprocessing(params: Params) -> Preprocessing:
+    """From encoded image to network pixels."""
+    return Preprocessing(params.img_h, params.img_w, **params.preprocess.choice.options)
+
+
+def augmentation(params: Params) -> Augment:
+    """Preprocessing with the training's augmentation."""
+    return Augment(preprocessing(params), **params.data_augmentation.choice.options)
+
+
+def sampler(params: Params, labels: np.ndarray) -> BatchSampler:
+    """Which images form which batch."""
+    batches: BatchSampler = SAMPLERS.build(
+        params.batch_sampling_params.choice, labels=labels, seed=params.seed, batch_size=params.batch_size)
+    return batches
+
+
+def network(params: Params, num_classes: int) -> Embedder:
+    """The network with fresh weights, which depend on the seed alone."""
+    torch.manual_seed(params.seed)
+    model, pixels = params.model_params, preprocessing(params)
+    return build_embedder(
+        model.choice, model.pooling.choice, model.neck.choice,
+        feature_dim=model.feature_dim, parts=model.pcb_n_parts, classifier=classifier(params), num_classes=num_classes,
+        height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
+
+
+def classifier(params: Params) -> str | None:
+    """The kind of classifier whose logits the losses read: "linear", "cosine" or None."""
+    kinds = {LOSSES.load(section.type).classifier: section.type for section in params.losses}  # type: ignore[attr-defined]
+    return next((kind for kind in kinds if kind), None)
+
+
+def criterion(params: Params, embedder: Embedder, num_classes: int) -> Criterion:
+    """The weighted losses."""
+    terms: list[tuple[str, float, Loss]] = [
+        (section.type, section.weight, LOSSES.build(
+            section.choice, embedding_dim=embedder.embedding_dim, feature_dim=embedder.feature_dim,
+            num_classes=num_classes))
+        for section in params.losses
+    ]
+    return Criterion(terms)
+
+
+def learning_rate(params: Params, steps_per_epoch: int) -> LearningRate:
+    """The course of the learning rate; class-balanced batches count steps, others epochs, unless told."""
+    unit = params.lr.unit or ("epoch" if params.batch_sampling_params.type == "random" else "step")
+    return LearningRate(params.lr, unit=unit, epochs=params.epoch, steps_per_epoch=steps_per_epoch)
+
+
+def optimizer(params: Params, embedder: Embedder, losses: Criterion) -> torch.optim.Optimizer:
+    """The optimiser: the backbone at base_lr, everything else at fc_lr."""
+    groups: Mapping[str, Sequence[torch.nn.Parameter]] = {
+        **embedder.parameter_groups(), "losses": list(losses.parameters())}
+    head = params.lr.base_lr if params.lr.fc_lr is None else params.lr.fc_lr
+    rates = {name: params.lr.base_lr if name == "backbone" else head for name in groups}
+    return build_optimizer(params.optimizer.choice, dict(groups), rates, params.weight_decay)

@@ -1,0 +1,48 @@
+"""The evaluation on random embeddings: what is wrong with the protocol shows before the first step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data.records import Predict, Predictions
+from params.errors import Mistake, ParamsError, did_you_mean
+from params.schema import Params
+from trainer import build
+from trainer.splits import Splits
+
+RunEval = Callable[[Mapping[str, Any], Predict], dict[str, float]]
+
+
+def rehearse(run_eval: RunEval, params: Params, resolved: Mapping[str, Any], splits: Splits) -> dict[str, float]:
+    """The metrics that `run_eval` gives chance, by the names it will use.
+
+    Raises DataError for a split that is missing or has nothing to score, ParamsError when
+    evaluation_params.monitor is not among the metrics.
+    """
+    metrics = run_eval(resolved, lambda split: _chance(splits, params, split))
+    monitor = params.evaluation_params.monitor if params.evaluation_params else None
+    if monitor is not None and monitor not in metrics:
+        message = f'the evaluator gives no "{monitor}"{did_you_mean(monitor, metrics)}'
+        raise ParamsError("params.json", [Mistake(("evaluation_params", "monitor"), message)])
+    return metrics
+
+
+def sampler_can_be_built(params: Params, splits: Splits) -> None:
+    """ParamsError when the training images cannot be sampled as asked, e.g. fewer classes than P."""
+    try:
+        build.sampler(params, splits.archive("train").labels)
+    except ValueError as error:
+        raise ParamsError("params.json", [Mistake(("batch_sampling_params",), str(error))]) from None
+
+
+def _chance(splits: Splits, params: Params, split: str) -> Predictions:
+    """Random unit embeddings and logits, by (seed, row)."""
+    archive = splits.archive(split)
+    draw = np.random.default_rng(params.seed)
+    embeddings = draw.standard_normal((len(archive), 16), dtype=np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    classes = len(splits.archive("train").class_names)
+    has_logits = build.classifier(params) is not None
+    logits = draw.standard_normal((len(archive), classes), dtype=np.float32) if has_logits else None
+    return Predictions(embeddings, logits, archive.labels, archive.cameras)

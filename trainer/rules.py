@@ -1,0 +1,75 @@
+"""Contradictions between sections of params.json that each hold by themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from params.errors import Mistake
+from params.schema import Params
+from trainer import build
+from trainer.losses import LOSSES
+
+CLASSES = 10  # any number serves to see whether the network can be built
+
+
+def one_process(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """Training runs in one process for now."""
+    if len(params.parallels) > 1:
+        yield Mistake(("parallels",), f"one process trains for now, {len(params.parallels)} asked; name one GPU, or [] "
+                      "for the CPU, and use gradient_accumulation for larger batches")
+
+
+def device_is_there(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """A GPU that is asked for exists on this host."""
+    if params.device == "cuda" and not params.parallels:
+        yield Mistake(("device",), 'expected a GPU id in "parallels" beside "cuda", found []; e.g. "parallels": [0]')
+    if params.device == "cpu":
+        return
+    there = torch.cuda.device_count()
+    for i, gpu in enumerate(params.parallels):
+        if gpu >= there:
+            yield Mistake(("parallels", i), f"GPU {gpu} asked, this host has {there}; use [] for the CPU")
+
+
+def batch_is_p_times_k(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """batch_size says the same as P x K."""
+    options = params.batch_sampling_params.choice.options
+    if params.batch_sampling_params.type == "pk" and params.batch_size != options["P"] * options["K"]:
+        yield Mistake(("batch_size",), f"expected P x K = {options['P']} x {options['K']} = {options['P'] * options['K']},"
+                      f" found {params.batch_size}; leave it out, or change P or K")
+
+
+def one_kind_of_classifier(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """All losses that read logits read the same ones."""
+    kinds = {kind: section.type for section in params.losses
+             if (kind := LOSSES.load(section.type).classifier)}  # type: ignore[attr-defined]
+    if len(kinds) > 1:
+        told = " and ".join(f'"{name}" reads those of a {kind} classifier' for kind, name in kinds.items())
+        yield Mistake(("losses",), f"one classifier makes the logits, but {told}; keep one of them")
+
+
+def network_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """Backbone, neck, stripes and image size fit together."""
+    try:
+        with torch.device("meta"):
+            build.network(params, CLASSES)
+    except ValueError as error:
+        yield Mistake(("model_params",), str(error).removeprefix("model_params: "))
+
+
+def augmentation_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
+    """Preprocessing and augmentation fit the image size and each other."""
+    try:
+        build.preprocessing(params)
+    except ValueError as error:
+        yield Mistake(("preprocess",), str(error).removeprefix("preprocess: "))
+        return
+    try:
+        build.augmentation(params)
+    except ValueError as error:
+        yield Mistake(("data_augmentation",), str(error).removeprefix("data_augmentation: "))
+
+
+RULES = (one_process, device_is_there, batch_is_p_times_k, one_kind_of_classifier, augmentation_can_be_built,
+         network_can_be_built)

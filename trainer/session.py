@@ -1,0 +1,119 @@
+"""One process carrying one run on, from its last snapshot or from the start, to its end."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from data.records import DataError
+from deploy.preprocess import ImageError
+from params.reader import Loaded
+from params.schema import Params
+from trainer.files import DiskError
+from trainer.fit import Fit
+from trainer.ledger import Ledger
+from trainer.pretrained import load_pretrained
+from trainer.record import Recorder
+from trainer.rehearsal import RunEval, rehearse
+from trainer.run import RunDirectory
+from trainer.sentinel import TrainingError
+from trainer.snapshot import SnapshotError, load_snapshot
+from trainer.splits import Splits, network_predict
+from trainer.stop import Stopped, StopSignal
+from trainer.training import Training
+
+log = logging.getLogger("kiln")
+KNOWN = (DataError, ImageError, DiskError, SnapshotError, TrainingError)  # their one line says it all
+
+
+def device_of(params: Params) -> torch.device:
+    """Where the network runs."""
+    return torch.device("cuda", params.parallels[0]) if params.parallels and params.device != "cpu" else torch.device("cpu")
+
+
+def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool) -> None:
+    """Train `run` to its end; its status says at all times how that goes.
+
+    Raises Stopped after a snapshot when asked to stop, RunError when another process has the run, and what
+    went wrong otherwise; the last good snapshot is then in place.
+    """
+    run.own()
+    with StopSignal() as stop, log_to(run.log):
+        try:
+            run.update_status(state="starting")
+            _train(run, loaded, run_eval, wants_logits, stop)
+        except Stopped:
+            run.update_status(state="stopped", error=None)
+            raise
+        except BaseException as error:
+            with suppress(DiskError):
+                run.update_status(state="failed", error=_first_line(error))
+            if isinstance(error, KNOWN) or not isinstance(error, Exception):
+                raise
+            log.exception("training failed")
+            raise TrainingError(f"{run.path}: {_first_line(error)}") from error
+
+
+def _train(
+    run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool, stop: StopSignal,
+) -> None:
+    params, splits = loaded.params, Splits(Path(loaded.params.batches_dir))
+    training = Training(params, loaded.resolved, splits.archive("train"), device_of(params))
+    _initialise(training, run)
+    if run_eval is not None:
+        rehearse(run_eval, params, loaded.resolved, splits)
+    evaluation = params.evaluation_params
+    ledger = Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
+                    mode=evaluation.mode if evaluation else "max")
+    recorder = Recorder(run, step=training.step, steps=training.steps, epochs=params.epoch)
+    predict = network_predict(splits, params, lambda: training.deployed, device=training.device, logits=wants_logits,
+                              between=stop.check)
+    evaluate = None if run_eval is None else (lambda predict: run_eval(loaded.resolved, predict))
+    fit = Fit(training, run, recorder, ledger, evaluate, predict, stop.check)
+    try:
+        fit.fit()
+        run.update_status(state="finished", epoch=training.epoch, step=training.step, eta_seconds=0, best=ledger.best)
+    except Stopped as stopped:
+        run.update_status(state="stopping")
+        fit.snapshot()
+        log.info("stopped by %s at epoch %d step %d; resume with --operation resume_train", stopped,
+                 training.epoch, training.step)
+        raise
+    finally:
+        training.loader.close()
+        recorder.close()
+
+
+def _initialise(training: Training, run: RunDirectory) -> None:
+    """The last snapshot's state where there is one, else the pretrained weights that the params name."""
+    if run.last.is_file():
+        training.restore(load_snapshot(run.last))
+        log.info("resumed at epoch %d step %d", training.epoch, training.step)
+        return
+    for line in load_pretrained(training.network, training.params):
+        log.info("%s", line)
+    if training.averaged is not None:
+        training.averaged.module.load_state_dict(training.network.state_dict())
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory; lower batch_size and raise gradient_accumulation, or set precision to bf16"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Also append what the logger "kiln" says to a file, with the time."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+

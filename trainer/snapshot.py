@@ -1,0 +1,51 @@
+"""Snapshots: tensors and plain types, written whole, loaded without pickle."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from trainer.files import write_whole
+
+FORMAT = "kiln-snapshot-1"
+
+State = dict[str, Any]
+"""format, params (resolved), class_names, epoch, batch, step, metrics, network, averaged (or None), criterion,
+optimizer, scaler."""
+
+
+class SnapshotError(ValueError):
+    """A snapshot is missing, damaged or foreign: one line that names it."""
+
+    exit_code = 5
+
+
+def save_snapshot(path: Path, state: State) -> None:
+    """Write a snapshot whole or not at all; raises DiskError with the old one still in place."""
+    write_whole(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+
+
+def load_snapshot(path: Path) -> State:
+    """Read a snapshot onto the CPU; raises SnapshotError."""
+    if not path.is_file():
+        raise SnapshotError(f"{path}: no such snapshot; give the path of a run's best.pth or last.pth")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports a damaged file in half a dozen ways
+        raise SnapshotError(f"{path}: not a readable snapshot: {str(error).splitlines()[0]}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise SnapshotError(f"{path}: not a snapshot of this version of Kiln (expected {FORMAT})")
+    return cast(State, state)
+
+
+def deployed_weights(state: State) -> dict[str, torch.Tensor]:
+    """The weights that are evaluated and exported: the averaged ones where the run keeps an average."""
+    weights: dict[str, torch.Tensor] = state["averaged"] or state["network"]
+    return weights
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,101 @@
+"""Everything that one run consists of while it is trained, and its state as plain types."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from data.archive import Archive
+from data.loader import TrainLoader
+from data.records import Batch
+from params.schema import Params
+from trainer import build
+from trainer.output import Output
+from trainer.snapshot import State
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Training:
+    """Network, losses, optimiser, loader and position of one run; every part follows from the params alone.
+
+    `epoch` epochs are done, `batch` batches of the next one, and `step` optimiser steps in all.
+    """
+
+    def __init__(self, params: Params, resolved: dict[str, Any], archive: Archive, device: torch.device) -> None:
+        self.params = params
+        self.device = device
+        self.epoch = self.batch = self.step = 0
+        self.metrics: dict[str, float] = {}
+        self.class_names = archive.class_names
+        self._resolved = resolved
+        self.network = build.network(params, len(archive.class_names)).to(device)
+        self.criterion = build.criterion(params, self.network, len(archive.class_names)).to(device)
+        if params.fine_tune:
+            self.network.freeze_backbone()
+        if params.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = self._average() if params.ema_decay else None
+        self.forward = torch.compile(self.network) if params.compile else self.network
+        self.optimizer = build.optimizer(params, self.network, self.criterion)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "fp16")
+        self.loader = TrainLoader(
+            archive, build.sampler(params, archive.labels), build.augmentation(params), seed=params.seed,
+            workers=params.num_preprocess_workers, start_method=params.worker_start, pin_memory=device.type == "cuda")
+        self.steps_per_epoch = -(-len(self.loader) // params.gradient_accumulation)
+        self.rate = build.learning_rate(params, self.steps_per_epoch)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_per_epoch * self.params.epoch
+
+    @property
+    def deployed(self) -> torch.nn.Module:
+        """The network that is evaluated and exported."""
+        return self.network if self.averaged is None else self.averaged.module
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The arithmetic of the forward pass."""
+        mixed = self.params.precision != "fp32"
+        return torch.autocast(self.device.type, DTYPES[self.params.precision], enabled=mixed)
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """The batches of the epoch's remaining steps, as many a step as gradients are accumulated over."""
+        batches = self.loader.epoch(self.epoch, first=self.batch)
+        while group := list(islice(batches, self.params.gradient_accumulation)):
+            yield group
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the run's device."""
+        return Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        return {
+            "params": self._resolved, "class_names": self.class_names, "metrics": self.metrics,
+            "epoch": self.epoch, "batch": self.batch, "step": self.step,
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
+            "criterion": self.criterion.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Continue from a state of the same run."""
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.metrics = state["metrics"]
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["averaged"])
+            self.averaged.n_averaged.fill_(self.step)
+        self.criterion.load_state_dict(state["criterion"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _average(self) -> AveragedModel:
+        decay = self.params.ema_decay
+        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
