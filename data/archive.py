@@ -4,7 +4,6 @@ import io
 import json
 import os
 import threading
-import zipfile
 import zlib
 from array import array
 from collections.abc import Iterable
@@ -19,7 +18,8 @@ from data.records import DataError
 FORMAT = "kiln-archive"
 VERSION = 1
 INDEX = b"index"
-COLUMNS = {"labels": "q", "cameras": "q", "sequences": "q", "sizes": "I", "checksums": "I", "path_ends": "q"}
+SEAL = b"seal"  # the checksum of the index, 4 bytes
+COLUMNS = {"labels": "q", "cameras": "q", "sequences": "q", "checksums": "I", "path_ends": "q"}
 COMMIT_BYTES = 1 << 24
 FIRST_MAP_BYTES = 1 << 24
 
@@ -52,7 +52,7 @@ class Archive:
         self.path = path
         self.source, self.split, self.class_names = meta
         self.labels, self.cameras, self.sequences = index["labels"], index["cameras"], index["sequences"]
-        self._sizes, self._checksums = index["sizes"], index["checksums"]
+        self._checksums = index["checksums"]
         self._paths: tuple[bytes, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -66,16 +66,10 @@ class Archive:
         if not 0 <= i < len(self):
             raise IndexError(f"{self.path}: record {i} of {len(self)}")
         try:
-            with _environment(self.path).begin(buffers=True) as transaction:
-                view = transaction.get(record_key(i))
-                # The length first: the pages of a damaged one may lie outside the file (SIGBUS).
-                if view is not None and len(view) == self._sizes[i]:
-                    image = bytes(view)
-                    if zlib.crc32(image) == self._checksums[i]:
-                        return image
-        except lmdb.Error as error:
-            raise self._damaged(i, str(error)) from error
-        raise self._damaged(i, "missing" if view is None else "its bytes are not those that were packed")
+            return _get(self.path, record_key(i), int(self._checksums[i]))
+        except _DamagedValue as error:
+            name = f"{self.path}: record {record_key(i).decode()} ({self.original_path(i)})"
+            raise DataError(f"{name} {error}; {_remedy(self.path, self.source)}") from error
 
     def original_path(self, i: int) -> str:
         """Where record i came from, relative to its source's root; the first call loads the paths."""
@@ -84,10 +78,6 @@ class Archive:
             self._paths = index["paths"].tobytes(), index["path_ends"]
         blob, ends = self._paths
         return os.fsdecode(blob[ends[i - 1] if i else 0:ends[i]])
-
-    def _damaged(self, i: int, what: str) -> DataError:
-        name = f"{self.path}: record {record_key(i).decode()} ({self.original_path(i)})"
-        return DataError(f"{name}: {what}; {_remedy(self.path, self.source)}")
 
 
 def record_key(i: int) -> bytes:
@@ -98,7 +88,7 @@ def record_key(i: int) -> bytes:
 def open_archive(path: str | Path) -> Archive:
     """The archive in a file; DataError names the file and the remedy when it is not a whole one."""
     path = Path(path)
-    return Archive(path, *_load(path, ["labels", "cameras", "sequences", "sizes", "checksums"]))
+    return Archive(path, *_load(path, ["labels", "cameras", "sequences", "checksums"]))
 
 
 def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> int:
@@ -144,8 +134,7 @@ class _Index:
             raise DataError(f"{record.path}: label {record.label}, expected -1 (junk) or one of "
                             f"{len(self._meta.class_names)} classes; correct the source")
         self._paths += os.fsencode(record.path)
-        values = (record.label, record.camera, record.sequence, len(record.image), zlib.crc32(record.image),
-                  len(self._paths))
+        values = (record.label, record.camera, record.sequence, zlib.crc32(record.image), len(self._paths))
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
         return record_key(len(self) - 1)
@@ -175,7 +164,8 @@ def _write_records(path: Path, records: Iterable[Record], meta: Meta) -> int:
                 batch, waiting = [], 0
         if not len(index):
             raise DataError(f"{path.parent}: split {meta.split} of {meta.source} has no image to write")
-        _commit(environment, [*batch, (INDEX, index.encode())])
+        encoded = index.encode()
+        _commit(environment, [*batch, (INDEX, encoded), (SEAL, zlib.crc32(encoded).to_bytes(4))])
         environment.sync(True)
     finally:
         environment.close()
@@ -235,26 +225,34 @@ def _open(path: Path) -> _Opened:
     return _Opened(environment, (environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
 
 
-# What lmdb, numpy and zipfile raise on bytes that were altered.
-_DAMAGE = (lmdb.Error, zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, ValueError)
+class _DamagedValue(Exception):
+    """A value is not what was written; says what is wrong with it."""
+
+
+def _get(path: Path, key: bytes, checksum: int | None = None) -> bytes:
+    try:
+        with _environment(path).begin() as transaction:
+            value: bytes | None = transaction.get(key)
+    except lmdb.Error as error:
+        raise _DamagedValue(f"cannot be read ({error})") from error
+    if value is None:
+        raise _DamagedValue("is missing")
+    if checksum is not None and zlib.crc32(value) != checksum:
+        raise _DamagedValue("is damaged: its bytes are not those that were packed")
+    return value
 
 
 def _load(path: Path, names: list[str]) -> tuple[Meta, dict[str, np.ndarray]]:
     try:
-        with _environment(path).begin() as transaction:
-            encoded = transaction.get(INDEX)
-        if encoded is None:
-            raise DataError(f"{path}: key {INDEX.decode()} is missing, no archive of ours; {_remedy(path)}")
-        with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            if (header["format"], header["version"]) != (FORMAT, VERSION):
-                raise DataError(f"{path}: {header['format']} version {header['version']}, expected {FORMAT} "
-                                f"version {VERSION}; {_remedy(path, header['source'])}")
-            return Meta(*(header[name] for name in Meta._fields)), {name: arrays[name] for name in names}
-    except DataError:
-        raise
-    except _DAMAGE as error:
-        raise DataError(f"{path}: key {INDEX.decode()} is damaged ({error}); {_remedy(path)}") from error
+        encoded = _get(path, INDEX, int.from_bytes(_get(path, SEAL)))
+    except _DamagedValue as error:
+        raise DataError(f"{path}: the index {error}; {_remedy(path)}") from error
+    with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        if (header["format"], header["version"]) != (FORMAT, VERSION):
+            raise DataError(f"{path}: {header['format']} version {header['version']}, expected {FORMAT} "
+                            f"version {VERSION}; {_remedy(path, header['source'])}")
+        return Meta(*(header[name] for name in Meta._fields)), {name: arrays[name] for name in names}
 
 
 def _remedy(path: Path, source: str = "SOURCE") -> str:

@@ -1,7 +1,5 @@
 """The archive: what is written is read again, whole or not at all, in every kind of process."""
 
-import io
-import json
 import multiprocessing
 import os
 import pickle
@@ -48,18 +46,6 @@ def rewrite(path, key, change):
         else:
             transaction.put(key, value)
     environment.close()
-
-
-def rewrite_header(path, **changes):
-    def change(value):
-        with np.load(io.BytesIO(value)) as arrays:
-            members = dict(arrays)
-        header = json.loads(members["header"].tobytes()) | changes
-        encoded = io.BytesIO()
-        np.savez(encoded, **members | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
-        return encoded.getvalue()
-
-    rewrite(path, b"index", change)
 
 
 def test_an_archive_gives_back_every_record(written):
@@ -160,22 +146,23 @@ def test_a_flipped_byte_is_found_and_named(written):
     damaged[at] ^= 1
     path.write_bytes(damaged)
     archive = open_archive(path)
-    with pytest.raises(DataError, match=rf"train\.lmdb: record 000000007 \(a/é7\.jpg\): its bytes.*{REMEDY}"):
+    name = r"train\.lmdb: record 000000007 \(a/é7\.jpg\)"
+    with pytest.raises(DataError, match=f"{name} is damaged: .*{REMEDY}"):
         archive.read(7)
     assert archive.read(6) == records[6].image
 
 
-def test_a_record_of_another_length_is_found_before_its_bytes_are_read(written):
+def test_a_record_of_another_length_is_found(written):
     path, _ = written
     rewrite(path, record_key(2), lambda image: image + b"\0")
-    with pytest.raises(DataError, match="record 000000002 .*its bytes are not those"):
+    with pytest.raises(DataError, match="record 000000002 .*is damaged: its bytes are not those"):
         open_archive(path).read(2)
 
 
 def test_a_missing_record_is_named(written):
     path, _ = written
     rewrite(path, record_key(2), lambda image: None)
-    with pytest.raises(DataError, match=f"record 000000002 .*missing; .*{REMEDY}"):
+    with pytest.raises(DataError, match=f"record 000000002 .*is missing; .*{REMEDY}"):
         open_archive(path).read(2)
 
 
@@ -207,37 +194,27 @@ def test_other_files_are_refused_by_name(tmp_path):
         open_archive(tmp_path / "absent.lmdb")
 
 
-def test_an_index_that_is_missing_is_named(written):
+@pytest.mark.parametrize("key", [b"index", b"seal"])
+def test_an_index_that_is_missing_is_named(written, key):
     path, _ = written
-    rewrite(path, b"index", lambda value: None)
-    with pytest.raises(DataError, match=r"train\.lmdb: key index is missing"):
+    rewrite(path, key, lambda value: None)
+    with pytest.raises(DataError, match=r"train\.lmdb: the index is missing; pack it again"):
         open_archive(path)
 
 
-def known(archive):
-    rows = [[*a] for a in (archive.labels, archive.cameras, archive.sequences)]
-    return rows, archive.class_names, archive.read(3), archive.original_path(3)
-
-
-def test_a_flipped_byte_of_the_index_is_named_or_does_no_harm(written):
+def test_any_flipped_byte_of_the_index_is_named(written):
     path, _ = written
-    expected = known(open_archive(path))
     whole = path.read_bytes()
-    start = whole.index(b"PK\x03\x04")  # an .npz is a zip file
-    end = whole.index(b"PK\x05\x06") + 22
-    named = 0
+    start, end = whole.index(b"PK\x03\x04"), whole.index(b"PK\x05\x06") + 22  # an .npz is a zip file
     for at in range(start, end, 17):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1:])
-        try:
-            assert known(open_archive(path)) == expected
-        except DataError as error:
-            assert str(error).startswith(f"{path}: ")
-            named += 1
-    assert named > (end - start) / 17 / 2
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        with pytest.raises(DataError, match=r"train\.lmdb: the index is damaged.*data\.pack"):
+            open_archive(path)
 
 
-def test_another_version_is_refused_with_both_numbers(written):
-    path, _ = written
-    rewrite_header(path, version=2)
+def test_another_version_is_refused_with_both_numbers(tmp_path, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr("data.archive.VERSION", 2)
+        write_archive(tmp_path / "a.lmdb", [Record(b"x", 0, -1, -1, "x")], Meta("folder", "train", ["x"]))
     with pytest.raises(DataError, match=f"version 2, expected kiln-archive version 1; .*{REMEDY}"):
-        open_archive(path)
+        open_archive(tmp_path / "a.lmdb")
