@@ -38,20 +38,23 @@ def _alternatives(section: type[Plugin], definition: Node, table: Table, defs: N
         required = list(options.get("required", []))
         if section.selector in section.model_fields:
             branch["properties"][section.selector] = {"const": name}
-            if section.model_fields[section.selector].default != name:
+            if section.selector == "type" and section.model_fields["type"].default != name:
                 required.append(section.selector)
         branches.append({**branch, **({"required": required} if required else {})})
     names = [{"enum": list(table)}] if section.selector == "type" else []
-    return {"description": section.__doc__, "anyOf": [*branches, *names, *_open_ended(section, own)]}
+    return {"description": section.__doc__, "anyOf": [*branches, *names, *_further(section, own)]}
 
 
-def _open_ended(section: type[Plugin], own: Node) -> list[Node]:
-    """Names that no table lists: timm's backbones, and evaluators of the user's own."""
-    pattern = {"backbone": "^timm/", "evaluator": "\\."}.get(section.table)
-    if pattern is None:
+def _further(section: type[Plugin], own: Node) -> list[Node]:
+    """What no table lists: timm's backbones, evaluators of the user's own, the switch class_balanced."""
+    needed, properties = {
+        "backbone": ("backbone", {"type": "string", "pattern": "^timm/"}),
+        "evaluator": ("type", {"type": "string", "pattern": "\\."}),
+        "sampler": ("class_balanced", {"type": "boolean"}),
+    }.get(section.table, ("", {}))
+    if not needed:
         return []
-    return [{"type": "object", "required": [section.selector],
-             "properties": {**own, section.selector: {"type": "string", "pattern": pattern}}}]
+    return [{"type": "object", "required": [needed], "properties": {**own, needed: properties}}]
 
 
 def _sugar() -> Node:

@@ -23,7 +23,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
         number = error.errno if isinstance(error, OSError) else None
-        full = number in (errno.ENOSPC, errno.EDQUOT) or _free_bytes(path.parent) < 1 << 16
+        full = number in (errno.ENOSPC, errno.EDQUOT) or number is None and _free_bytes(path.parent) < 1 << 16
         reason = f"the disk that holds {path.parent} is full; free some space and resume the run" if full else error
         raise DiskError(f"{path}: cannot be written: {reason}") from error
 

@@ -71,6 +71,12 @@ class RunDirectory:
                            "--operation stop_train") from None
         self._lock = lock
 
+    def release(self) -> None:
+        """Give the run up; without it the run is given up when the process ends."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def owned(self) -> bool:
         """Whether some other process holds the run now."""
         try:

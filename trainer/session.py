@@ -54,6 +54,8 @@ def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_
                 raise
             log.exception("training failed")
             raise TrainingError(f"{run.path}: {_first_line(error)}") from error
+        finally:
+            run.release()
 
 
 def _train(
