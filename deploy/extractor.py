@@ -1,0 +1,99 @@
+"""From images to embeddings through an exported ONNX file."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .preprocess import ImageError, ImageSource, Preprocessing
+from .session import ModelError, open_session, read_metadata, usable_cores
+
+
+class Outputs(NamedTuple):
+    """What the network says of N images; None for what this model does not have."""
+
+    embeddings: np.ndarray  # (N, D) float32, unit length
+    logits: np.ndarray | None = None  # (N, K) float32
+    margins: np.ndarray | None = None  # (N,) float32
+
+
+def refuse(position: int, error: ImageError) -> None:
+    """Stop at the first bad image, naming its position."""
+    raise ImageError(f"image {position}: {error}") from error
+
+
+class FeatureExtractor:
+    """An exported model: images, as paths, encoded bytes or RGB arrays, to embeddings of unit length.
+
+    `providers` are onnxruntime's, in order of preference; "auto" takes CUDA where it loads and else the CPU,
+    and says so on the logger "kiln.deploy". `threads` decode, and compute on the CPU; None = one a core.
+    Raises ModelError for a file that Kiln did not export, and for a provider that is not there.
+    """
+
+    def __init__(self, path: str | Path, *, providers: str | Sequence[str] = "auto",
+                 batch_size: int = 32, threads: int | None = None) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
+        self.path = Path(path)
+        self.batch_size = batch_size
+        self._threads = threads or usable_cores()
+        self._session = open_session(self.path, providers, self._threads)
+        self.providers = tuple(self._session.get_providers())
+        self.metadata = read_metadata(self._session, self.path)
+        self.dim: int = self.metadata["embedding_dim"]
+        try:
+            self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+        except ValueError as error:
+            raise ModelError(f"{self.path}: {error}; use the Kiln that exported it") from None
+        self.height, self.width = self.preprocessing.height, self.preprocessing.width
+        self._shapes = {output.name: output.shape[1:] for output in self._session.get_outputs()}
+
+    def extract(self, images: Iterable[ImageSource]) -> np.ndarray:
+        """Embeddings (N, D) float32 of unit length; ImageError names the first bad image."""
+        return self.outputs(images).embeddings
+
+    def outputs(self, images: Iterable[ImageSource]) -> Outputs:
+        """Embeddings with the logits and margins that the model has; ImageError names the first bad image."""
+        return self.join(self.stream(images))
+
+    def stream(self, images: Iterable[ImageSource], *,
+               bad: Callable[[int, ImageError], None] = refuse) -> Iterator[Outputs]:
+        """Outputs batch by batch; images are read as they are needed.
+
+        `bad` is told the position of each image that cannot be used; where it returns, the image is left out.
+        """
+        if isinstance(images, str | bytes | Path) or isinstance(images, np.ndarray) and images.ndim < 4:
+            raise TypeError("one image was given where several are expected; write [image]")
+        waiting = enumerate(images)
+        with ThreadPoolExecutor(self._threads) as pool:
+            while batch := list(islice(waiting, self.batch_size)):
+                pixels = []
+                for (position, _), seen in zip(batch, pool.map(self._see, batch), strict=True):
+                    if isinstance(seen, ImageError):
+                        bad(position, seen)
+                    else:
+                        pixels.append(seen)
+                if pixels:
+                    yield self.run(np.stack(pixels))
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Outputs of one batch at network size: (B, height, width, 3) uint8 RGB."""
+        if self.metadata["input_format"] == "float_nchw":
+            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)  # (B, 3, H, W)
+        values = self._session.run(list(self._shapes), {"images": pixels})
+        return Outputs(**dict(zip(self._shapes, values, strict=True)))
+
+    def join(self, batches: Iterable[Outputs]) -> Outputs:
+        """Batches as one; of no batch, arrays of no row."""
+        none = Outputs(**{name: np.empty((0, *shape), np.float32) for name, shape in self._shapes.items()})
+        columns = dict(zip(Outputs._fields, zip(none, *batches, strict=True), strict=True))
+        return Outputs(**{name: np.concatenate(columns[name]) for name in self._shapes})
+
+    def _see(self, numbered: tuple[int, ImageSource]) -> np.ndarray | ImageError:
+        try:
+            return self.preprocessing(numbered[1])
+        except ImageError as error:
+            return error
