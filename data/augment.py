@@ -127,7 +127,7 @@ class Augment:
     ) -> None:
         if padding and random_resized_crop is not False:
             raise ValueError("data_augmentation.padding: random_resized_crop leaves nothing to pad; drop one")
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._mirror, self._padding, self._rotation = mirror, padding, rotation
         self._part = _chosen(RandomResizedCrop, random_resized_crop)
         self._jitter = _chosen(ColourJitter, colour_jitter)
@@ -146,10 +146,10 @@ class Augment:
         pixels = np.array(variant)
         if self._noise:
             pixels = _grey_levels(pixels + self._noise * rng.standard_normal(pixels.shape, np.float32))
-        return self._erasing(pixels, self._preprocessing, rng) if self._erasing else pixels
+        return self._erasing(pixels, self.preprocessing, rng) if self._erasing else pixels
 
     def _cut(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        to = self._preprocessing
+        to = self.preprocessing
         if self._part:
             part = image.crop(self._part.box(image.width, image.height, rng))
             return to.scaled(part, to.width, to.height)

@@ -1,0 +1,73 @@
+"""From keys to batches: in whichever process asks, images are read, decoded and made network-sized."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.archive import Archive
+from data.augment import Augment
+from data.records import Batch, DataError
+from deploy.preprocess import ImageError, Preprocessing
+
+Draw = Callable[[bytes], np.ndarray]  # an encoded image -> (H, W, 3) uint8
+
+
+class Key(NamedTuple):
+    """Which image, and its place in the run, of which its random choices are a function."""
+
+    epoch: int
+    position: int  # among all images of the epoch's batches, in order
+    image: int  # its number in the archive
+
+
+class TrainImages(Dataset[Batch | DataError]):
+    """Random variants, drawn from (seed, epoch, position) and nothing else."""
+
+    def __init__(self, archive: Archive, augment: Augment, seed: int) -> None:
+        self._archive, self._augment, self._seed = archive, augment, seed
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch | DataError:
+        """One batch. A DataError is handed over, not raised: torch would wrap it in a worker's traceback."""
+        draws = [(key.image, partial(self._augment, rng=self._rng(key))) for key in keys]
+        return _batch(self._archive, self._augment.preprocessing, draws)
+
+    def _rng(self, key: Key) -> np.random.Generator:
+        return np.random.default_rng([self._seed, key.epoch, key.position])
+
+
+class EvaluationImages(Dataset[Batch | DataError]):
+    """Images as deployment sees them."""
+
+    def __init__(self, archive: Archive, preprocessing: Preprocessing) -> None:
+        self._archive, self._preprocessing = archive, preprocessing
+
+    def __getitems__(self, numbers: Iterable[int]) -> Batch | DataError:
+        """One batch, or a DataError handed over as by TrainImages."""
+        draws = [(number, self._preprocessing) for number in numbers]
+        return _batch(self._archive, self._preprocessing, draws)
+
+
+def _batch(archive: Archive, size: Preprocessing, draws: Sequence[tuple[int, Draw]]) -> Batch | DataError:
+    images = torch.empty((len(draws), 3, size.height, size.width), dtype=torch.uint8)
+    rows = images.numpy()
+    try:
+        for row, (number, draw) in zip(rows, draws, strict=True):
+            row[:] = _drawn(archive, number, draw).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    except DataError as error:
+        return error
+    numbers = [number for number, _ in draws]
+    labels, cameras = archive.labels[numbers], archive.cameras[numbers]
+    return Batch(images, torch.from_numpy(labels), torch.from_numpy(cameras))
+
+
+def _drawn(archive: Archive, number: int, draw: Draw) -> np.ndarray:
+    encoded = archive.read(number)
+    try:
+        return draw(encoded)
+    except ImageError as error:
+        raise DataError(f"{archive.path}: record {number} ({archive.original_path(number)}): {error}; "
+                        "pack the split again, with --skip_corrupt to leave such images out") from error
