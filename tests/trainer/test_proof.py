@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.records import Batch
+from trainer.onnx_writer import Deployed
+from trainer.output import Output
+from trainer.predict import predict
+from trainer.proof import BATCH_SIZES, ProofError, predict_by, prove, run_network
+
+
+class Linear(nn.Module):
+    """uint8 (B, 3, 4, 4) -> Output with two classifiers and margins."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Linear(48, 8)
+        self.classifiers = nn.ModuleList([nn.Linear(8, 5), nn.Linear(8, 5)])
+
+    def forward(self, images):
+        embedding = self.embedding(images.float().flatten(1) / 255 - 0.5)
+        return Output(embedding, embedding, [f(embedding) for f in self.classifiers], embedding.norm(dim=1))
+
+
+@pytest.fixture
+def network():
+    return Linear().eval()
+
+
+@pytest.fixture
+def by_network(network):
+    return run_network(network, logits=True)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+
+
+def test_a_network_agrees_with_itself_at_every_batch_size(by_network, pixels):
+    agreements = prove(by_network, by_network, pixels)
+    assert tuple(agreement.batch_size for agreement in agreements) == BATCH_SIZES == (1, 2, 3, 7, 16)
+    for agreement in agreements:
+        assert agreement.cosine == pytest.approx(1, abs=1e-9)
+        assert agreement.max_abs < 1e-6 and agreement.relative < 1e-6
+
+
+def test_every_image_is_seen_at_every_batch_size_and_few_are_repeated(by_network, pixels):
+    seen = {size: 0 for size in BATCH_SIZES}
+
+    def count(images):
+        seen[len(images)] = seen.get(len(images), 0) + 1
+        return by_network(images)
+
+    prove(by_network, count, pixels[:5])
+    assert seen[1] >= 16 and seen[2] >= 8 and seen[3] == 5 and seen[7] == 2 and seen[16] == 1
+
+
+def test_a_file_that_is_wrong_from_a_batch_size_on_is_caught_there(by_network, pixels):
+    def first_of_the_batch(images):
+        said = by_network(images)
+        return said if len(images) < 3 else {name: value[[0] * len(value)] for name, value in said.items()}
+
+    with pytest.raises(ProofError, match=r"^batch of 3: cosine -?0\.\d+ to the network, at least"):
+        prove(by_network, first_of_the_batch, pixels)
+
+
+def test_swapped_channels_are_caught(by_network, pixels):
+    with pytest.raises(ProofError, match="^batch of 1: cosine"):
+        prove(by_network, lambda images: by_network(images[..., ::-1].copy()), pixels)
+
+
+@pytest.mark.parametrize("name", ["logits", "margins"])
+def test_logits_and_margins_are_proven_too(by_network, pixels, name):
+    def off(images):
+        said = dict(by_network(images))
+        said[name] = said[name] * 1.01
+        return said
+
+    with pytest.raises(ProofError, match=r"^batch of 1: logits or margins .* differ by 1\.00% of"):
+        prove(by_network, off, pixels)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_dead_file_is_caught(by_network, pixels, value):
+    def dead(images):
+        return {**by_network(images), "embeddings": np.full((len(images), 8), value, np.float32)}
+
+    with pytest.raises(ProofError, match="batch of 1: cosine (0.000000|nan)"):
+        prove(by_network, dead, pixels)
+
+
+def test_a_file_that_takes_one_batch_size_is_caught(by_network, pixels):
+    def fixed(images):
+        if len(images) != 1:
+            raise RuntimeError("Got: 2 Expected: 1\nmore")
+        return by_network(images)
+
+    with pytest.raises(ProofError, match="^batch of 2: the file does not run: Got: 2 Expected: 1$"):
+        prove(by_network, fixed, pixels)
+
+
+def test_a_missing_output_is_caught(network, by_network, pixels):
+    with pytest.raises(ProofError, match="embeddings, logits, margins expected, the file has emb"):
+        prove(by_network, run_network(network, logits=False), pixels)
+
+
+def test_a_file_predicts_what_the_network_predicts(network, by_network, pixels):
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    labels, cameras = torch.arange(20), torch.arange(20) % 3
+    batches = [Batch(images[i:i + 7], labels[i:i + 7], cameras[i:i + 7]) for i in range(0, 20, 7)]
+    of_file = predict_by(by_network, batches)
+    of_network = predict(network, batches, device=torch.device("cpu"), logits=True, between=lambda: None)
+    for one, other in zip(of_file, of_network, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_graph_gives_what_it_is_compared_with(network, by_network, pixels):
+    with torch.no_grad():
+        said = Deployed(network, "uint8_nhwc", logits=True)(torch.from_numpy(pixels))
+    for name, value in by_network(pixels).items():
+        np.testing.assert_allclose(said[name].numpy(), value, atol=1e-6)

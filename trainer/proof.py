@@ -1,0 +1,114 @@
+"""Does an exported file say what its network says?"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.records import Batch, Predictions
+from trainer.onnx_writer import deployed
+
+BATCH_SIZES = (1, 2, 3, 7, 16)
+LEAST_COSINE = 0.9999
+MOST_RELATIVE = 1e-3
+
+Said = Mapping[str, np.ndarray]  # "embeddings" (B, D); "logits" (B, K) and "margins" (B,) where there are any
+Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
+
+
+class ProofError(ValueError):
+    """An exported file differs from its network: one line that says at which batch size, and by how much."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far file and network agree at one batch size, in the worst case over images."""
+
+    batch_size: int
+    cosine: float  # of the embeddings
+    max_abs: float  # difference of a component of the embeddings
+    relative: float  # difference of logits and margins as a fraction of the largest of them; 0 without any
+
+
+def prove(by_network: Run, by_file: Run, pixels: np.ndarray, *,
+          batch_sizes: Sequence[int] = BATCH_SIZES, least_cosine: float = LEAST_COSINE) -> list[Agreement]:
+    """Compare both on all pixels (N, H, W, 3), which the file sees in batches of every size in turn.
+
+    Where there are fewer pixels than a batch takes, they are repeated. Raises ProofError at the first size at
+    which the file fails, a cosine is below `least_cosine`, or logits or margins are off by MOST_RELATIVE.
+    """
+    pixels = pixels[np.arange(max(len(pixels), *batch_sizes)) % len(pixels)]
+    expected = by_network(pixels)
+    agreements = []
+    for size in batch_sizes:
+        agreement = _agreement(size, expected, _in_batches(by_file, pixels, size))
+        _check(agreement, least_cosine)
+        agreements.append(agreement)
+    return agreements
+
+
+def run_network(network: nn.Module, *, logits: bool) -> Run:
+    """A network in evaluation mode as a Run, on the CPU."""
+    @torch.no_grad()
+    def run(pixels: np.ndarray) -> Said:
+        output = network(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        return {name: value.numpy() for name, value in deployed(output, logits=logits).items()}
+
+    return run
+
+
+def predict_by(run: Run, batches: Iterable[Batch]) -> Predictions:
+    """What a file says of every batch in turn, as `trainer.predict` gives it of a network."""
+    said, labels, cameras = [], [], []
+    for batch in batches:
+        said.append(run(np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())))
+        labels.append(batch.labels.numpy())
+        cameras.append(batch.cameras.numpy())
+    joined = _joined(said)
+    return Predictions(
+        joined["embeddings"], joined.get("logits"), np.concatenate(labels), np.concatenate(cameras))
+
+
+def _in_batches(by_file: Run, pixels: np.ndarray, size: int) -> Said:
+    try:
+        return _joined([by_file(pixels[start:start + size]) for start in range(0, len(pixels), size)])
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise ProofError(f"batch of {size}: the file does not run: {str(error).splitlines()[0]}") from error
+
+
+def _agreement(size: int, expected: Said, found: Said) -> Agreement:
+    if found.keys() != expected.keys():
+        raise ProofError(f"outputs {', '.join(expected)} expected, the file has {', '.join(found)}")
+    others = found.keys() - {"embeddings"}
+    return Agreement(
+        batch_size=size,
+        cosine=_least_cosine(expected["embeddings"], found["embeddings"]),
+        max_abs=float(np.abs(expected["embeddings"] - found["embeddings"]).max()),
+        relative=max((_relative(expected[name], found[name]) for name in others), default=0.0))
+
+
+def _check(agreement: Agreement, least_cosine: float) -> None:
+    where = f"batch of {agreement.batch_size}"
+    if not agreement.cosine >= least_cosine:  # also where it is NaN
+        raise ProofError(
+            f"{where}: cosine {agreement.cosine:.6f} to the network, at least {least_cosine} expected")
+    if not agreement.relative <= MOST_RELATIVE:
+        raise ProofError(f"{where}: logits or margins of network and file differ by {agreement.relative:.2%} "
+                         f"of the largest, at most {MOST_RELATIVE:.2%} expected")
+
+
+def _joined(said: Sequence[Said]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in said]) for name in said[0]}
+
+
+def _least_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The smallest cosine of rows of (N, D) and (N, D), in float64; 0 with a row of zeros."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-12))
