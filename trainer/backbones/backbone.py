@@ -1,0 +1,53 @@
+"""What every backbone is, and those that torchvision holds up to their global pooling."""
+
+from itertools import takewhile
+from typing import Literal
+
+from torch import Tensor, nn
+
+from trainer.vision import torchvision
+
+
+class Backbone(nn.Module):
+    """A network without its classifier: (B, 3, H, W) float, normalised -> feature map (B, channels, h, w)."""
+
+    name: str
+    channels: int
+
+    def download(self) -> dict[str, Tensor]:
+        """The source's own ImageNet weights; OSError or RuntimeError when the network does not give them."""
+        weights = torchvision.models.get_model_weights(self.name).DEFAULT
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return state
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The source's weights under the names and in the shapes that this network has for them."""
+        return state
+
+
+class Trunk(Backbone):
+    """Everything of a torchvision network that comes before its global pooling."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        layers = dict(torchvision.models.get_model(name, weights=None).named_children())
+        for child in takewhile(lambda child: child != "avgpool", layers):
+            self.add_module(child, layers[child])
+        *_, classifier = layers.values()
+        self.channels = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.children():
+            images = layer(images)
+        return images
+
+
+def resnet(name: str, *, last_stride: Literal[1, 2] = 1) -> Trunk:
+    """A ResNet; `last_stride` 1 keeps twice the rows and columns in its last stage, as re-ID networks do."""
+    trunk = Trunk(name)
+    if last_stride == 1:
+        for module in trunk.get_submodule("layer4.0").modules():  # the shortcut strides as well
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+    return trunk
