@@ -1,0 +1,65 @@
+"""What the trainer's tests share: small networks, images, and outputs as a network would give them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data.records import Batch
+from params.plugin import Choice
+from trainer.model import build_embedder
+from trainer.output import Output
+
+torch.set_num_threads(1)  # the networks here are too small to gain from more
+
+
+@pytest.fixture
+def images():
+    """Six images of noise, (6, 3, 64, 32) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (6, 3, 64, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def make_embedder():
+    """A network for 64 x 32 images and 5 classes; the names are those of the tables."""
+    def make(backbone="mobilenet_v3_small", pooling="avg", neck="bnneck", *, feature_dim=None, parts=0,
+             classifier="linear", seed=0):
+        torch.manual_seed(seed)
+        return build_embedder(
+            Choice(backbone), Choice(pooling), Choice(neck), feature_dim=feature_dim, parts=parts,
+            classifier=classifier, num_classes=5, height=64, width=32,
+            mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    return make
+
+
+@pytest.fixture
+def make_output(make_batch):
+    """A network's output in float64 for `p` identities of `k` images, and the batch it belongs to.
+
+    Features, embedding and every branch's logits are leaves; logits are cosines for a "cosine" classifier.
+    """
+    def make(p=4, k=3, *, dim=5, branches=1, classifier="linear", seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(width):
+            return torch.randn(p * k, width, dtype=torch.float64, generator=generator)
+
+        logits = [draw(p) for _ in range(branches)]
+        if classifier == "cosine":
+            logits = [F.normalize(part) for part in logits]
+        output = Output(draw(dim * branches), draw(dim * branches), logits)
+        for tensor in (output.features, output.embedding, *output.logits):
+            tensor.requires_grad_()
+        labels = torch.arange(p).repeat_interleave(k)
+        return output, make_batch(labels)
+    return make
+
+
+@pytest.fixture
+def make_batch():
+    """A batch of which only the labels matter."""
+    def make(labels):
+        labels = torch.as_tensor(labels)
+        images = torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8)
+        return Batch(images, labels, cameras=torch.full_like(labels, -1))
+    return make

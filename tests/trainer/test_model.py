@@ -1,0 +1,234 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from params.plugin import Choice
+from trainer.backbones.backbone import Backbone
+from trainer.model import Branch, Embedder
+from trainer.necks import NECKS, NoNeck
+from trainer.pooling import POOLINGS, Average
+
+
+class Pixels(Backbone):
+    """The image itself as a feature map."""
+
+    channels = 3
+
+    def forward(self, images):
+        return images
+
+
+def dim_of(name):
+    return 6 if name.startswith("linear") else None
+
+
+def test_pixels_are_scaled_to_0_1_less_the_mean_over_the_deviation():
+    branch = Branch(Average(), NoNeck(3, None), None)
+    embedder = Embedder(Pixels(), [branch], mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 1.0])
+    output = embedder(torch.full((2, 3, 4, 4), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
+    torch.testing.assert_close(output.embedding, torch.tensor([[-0.6, 0.0, 0.2]]).repeat(2, 1))
+    assert output.logits is None and output.margins is None
+
+
+def test_an_image_is_normalised_to_the_same_bits_in_any_batch(images):
+    branch = Branch(nn.Flatten(), NoNeck(6144, None), None)
+    embedder = Embedder(Pixels(), [branch], mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    whole = embedder(images).embedding
+    for size in (1, 2, 5):
+        assert torch.equal(embedder(images[:size]).embedding, whole[:size])
+
+
+def test_images_are_left_as_they_were(images, make_embedder):
+    before = images.clone()
+    make_embedder()(images)
+    assert torch.equal(images, before)
+
+
+def test_one_branch_gives_one_set_of_logits(images, make_embedder):
+    output = make_embedder(neck="linear+bn", feature_dim=8)(images)
+    assert output.features.shape == output.embedding.shape == (6, 8)
+    assert [logits.shape for logits in output.logits] == [(6, 5)]
+
+
+def test_stripes_are_pooled_by_themselves_from_top_to_bottom(images, make_embedder):
+    embedder = make_embedder("resnet18", neck="none", parts=2).eval()
+    with torch.no_grad():
+        maps = embedder.backbone((images.float() - embedder.mean) / embedder.std)
+        output = embedder(images)
+    upper, lower = maps[:, :, :2].mean(dim=(2, 3)), maps[:, :, 2:].mean(dim=(2, 3))
+    torch.testing.assert_close(output.features, torch.cat([upper, lower], dim=1))
+    assert embedder.feature_dim == embedder.embedding_dim == 1024
+
+
+def test_every_stripe_has_its_share_of_the_embedding_and_its_own_classifier(images, make_embedder):
+    embedder = make_embedder("resnet18", neck="linear+bn", feature_dim=12, parts=4).eval()
+    output = embedder(images)
+    assert output.embedding.shape == (6, 12) == (6, embedder.embedding_dim)
+    parts = output.embedding.chunk(4, dim=1)
+    for branch, part, logits in zip(embedder.branches, parts, output.logits, strict=True):
+        torch.testing.assert_close(logits, branch.classifier(part))
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_no_parts_and_one_part_are_the_whole_map(images, make_embedder, parts):
+    assert len(make_embedder(parts=parts).branches) == 1
+
+
+@pytest.mark.parametrize("parts, dim, message", [
+    (3, None, "^model_params.pcb_n_parts: must divide the feature map's height, 4 rows at img_h 64, got 3$"),
+    (4, 10, "^model_params.pcb_n_parts: must divide feature_dim 10, got 4$"),
+])
+def test_stripes_that_do_not_come_out_even_are_refused(make_embedder, parts, dim, message):
+    with pytest.raises(ValueError, match=message):
+        make_embedder("resnet18", parts=parts, feature_dim=dim)
+
+
+@pytest.mark.parametrize("neck, dim, message", [
+    ("none", 8, '^model_params.feature_dim: neck "none" keeps the backbone.s 576 channels, got 8; '),
+    ("linear", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
+    ("linear+bn", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
+])
+def test_a_neck_and_a_feature_dim_that_do_not_fit_are_refused(make_embedder, neck, dim, message):
+    with pytest.raises(ValueError, match=message):
+        make_embedder(neck=neck, feature_dim=dim)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("neck", NECKS)
+def test_every_pooling_trains_with_every_neck(images, make_embedder, pooling, neck):
+    embedder = make_embedder("resnet18", pooling, neck, feature_dim=dim_of(neck))
+    output = embedder(images)
+    (output.features.square().sum() + output.logits[0].square().sum()).backward()
+    trained = [p for p in embedder.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+
+
+@pytest.mark.parametrize("neck", NECKS)
+def test_a_neck_in_evaluation_treats_every_row_alike(neck):
+    torch.manual_seed(0)
+    module = NECKS.build(Choice(neck), channels=4, feature_dim=dim_of(neck)).eval()
+    pooled = torch.randn(3, 4)
+    for whole, row in zip(module(pooled), module(pooled[1:2]), strict=True):
+        torch.testing.assert_close(whole[1:2], row)
+
+
+@pytest.mark.parametrize("neck, normed", [
+    ("none", False), ("linear", False), ("linear+bn", True), ("linear+bn+dropout", True), ("bnneck", True)])
+def test_features_are_taken_before_the_batch_norm_and_the_embedding_after_it(neck, normed):
+    torch.manual_seed(0)
+    options = {"dropout": 0.0} if neck.endswith("dropout") else {}
+    module = NECKS.build(Choice(neck, options), channels=4, feature_dim=dim_of(neck))
+    features, embedding = module(5 + 3 * torch.randn(64, 4))
+    assert torch.equal(features, embedding) != normed
+    if normed:
+        torch.testing.assert_close(embedding.mean(dim=0), torch.zeros(module.dim), atol=1e-4, rtol=0)
+        torch.testing.assert_close(embedding.std(dim=0), torch.ones(module.dim), atol=0.1, rtol=0)
+
+
+def test_dropout_zeroes_the_embedding_in_training_only():
+    torch.manual_seed(0)
+    module = NECKS.build(Choice("linear+bn+dropout"), channels=4, feature_dim=50)
+    features, embedding = module(torch.randn(20, 4))
+    assert 0.4 < (embedding == 0).float().mean() < 0.6
+    assert not (features == 0).any() and not (module.eval()(torch.randn(20, 4))[1] == 0).any()
+
+
+def test_bnneck_never_shifts_and_its_classifier_has_no_bias(images, make_embedder):
+    embedder = make_embedder()
+    optimizer = torch.optim.SGD(embedder.parameters(), lr=0.1, weight_decay=0.1)
+    embedder(images).logits[0].square().sum().backward()
+    optimizer.step()
+    branch = embedder.branches[0]
+    assert (branch.neck.norm.bias == 0).all() and branch.classifier.bias is None
+
+
+def test_bnneck_with_a_feature_dim_has_a_linear_layer_without_bias(images, make_embedder):
+    embedder = make_embedder(feature_dim=8)
+    assert embedder.branches[0].neck.linear.bias is None
+    assert embedder(images).features.shape == (6, 8)
+
+
+def test_weights_begin_as_the_papers_set_them():
+    torch.manual_seed(0)
+    neck = NECKS.build(Choice("linear+bn"), channels=400, feature_dim=200)
+    deviation = neck.linear.weight.std()  # sqrt(2 / 200) = 0.1
+    assert abs(deviation - 0.1) < 2e-3 and (neck.linear.bias == 0).all()
+    assert abs(neck.norm.weight.mean() - 1) < 5e-3 and abs(neck.norm.weight.std() - 0.02) < 3e-3
+    assert (neck.norm.bias == 0).all()
+
+
+def test_the_linear_classifier_begins_close_to_zero(make_embedder):
+    classifier = make_embedder(neck="none").branches[0].classifier
+    assert abs(classifier.weight.std() - 1e-3) < 1e-4 and (classifier.bias == 0).all()
+
+
+def test_a_cosine_classifier_gives_the_cosines_with_its_class_vectors(images, make_embedder):
+    embedder = make_embedder(classifier="cosine").eval()
+    output = embedder(images)
+    vectors = embedder.branches[0].classifier.weight
+    expected = torch.stack([F.cosine_similarity(output.embedding, vector[None]) for vector in vectors], dim=1)
+    torch.testing.assert_close(output.logits[0], expected)
+
+
+def test_cosines_are_not_rounded_to_half_precision(images, make_embedder):
+    embedder = make_embedder(classifier="cosine").eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = embedder(images)
+    assert output.embedding.dtype == torch.bfloat16
+    vectors = F.normalize(embedder.branches[0].classifier.weight)
+    assert torch.equal(output.logits[0], F.normalize(output.embedding.float()) @ vectors.T)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine", None])
+def test_every_parameter_is_in_one_group(make_embedder, classifier):
+    embedder = make_embedder("resnet18", "gem", "linear+bn", feature_dim=8, parts=2, classifier=classifier)
+    groups = embedder.parameter_groups()
+    grouped = [id(p) for group in groups.values() for p in group]
+    assert sorted(grouped) == sorted(id(p) for p in embedder.parameters())
+    assert {id(p) for p in groups["backbone"]} == {id(p) for p in embedder.backbone.parameters()}
+    assert {id(branch.pooling.p) for branch in embedder.branches} <= {id(p) for p in groups["neck"]}
+    assert len(groups["classifier"]) == {"linear": 4, "cosine": 2, None: 0}[classifier]
+
+
+def test_a_frozen_backbone_stays_as_it_is_while_the_rest_trains(images, make_embedder):
+    embedder = make_embedder()
+    embedder.freeze_backbone()
+    before = {name: value.clone() for name, value in embedder.state_dict().items()}
+    embedder.train()
+    embedder(images).logits[0].square().sum().backward()
+    torch.optim.SGD([p for p in embedder.parameters() if p.requires_grad], lr=1.0).step()
+    changed = {name for name, value in embedder.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"branches.0.classifier.weight", "branches.0.neck.norm.running_mean"} <= changed
+    assert not [name for name in changed if name.startswith("backbone.")]
+    assert embedder.eval().branches[0].training is False
+
+
+def test_mean_and_deviation_are_no_weights(make_embedder):
+    assert not {"mean", "std"} & set(make_embedder().state_dict())
+
+
+def test_the_memory_layout_changes_nothing(images, make_embedder):
+    embedder = make_embedder("resnet18").eval()
+    with torch.no_grad():
+        plain = embedder(images).embedding
+        embedder.to(memory_format=torch.channels_last)
+        last = embedder(images.contiguous(memory_format=torch.channels_last)).embedding
+    torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_traced_whole_with_a_free_batch(images, make_embedder):
+    class Served(nn.Module):
+        def __init__(self, embedder):
+            super().__init__()
+            self.embedder = embedder
+
+        def forward(self, images):
+            output = self.embedder(images)
+            return output.embedding, output.logits[0]
+
+    served = Served(make_embedder("resnet18", parts=2, classifier="cosine")).eval()
+    program = torch.export.export(served, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for size in (1, 3):
+        for traced, own in zip(program.module()(images[:size]), served(images[:size]), strict=True):
+            torch.testing.assert_close(traced, own)

@@ -1,0 +1,109 @@
+"""Necks: pooled (B, C) -> features (B, D) for metric losses, embedding (B, D) for classifier and use."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from params.plugin import Table
+
+NECKS = Table("neck", {
+    "none": "trainer.necks:NoNeck",
+    "linear": "trainer.necks:Linear",
+    "linear+bn": "trainer.necks:LinearBN",
+    "linear+bn+dropout": "trainer.necks:LinearBNDropout",
+    "bnneck": "trainer.necks:BNNeck",
+})
+
+
+class Neck(nn.Module):
+    """Pooled (B, C) -> (features, embedding), both (B, dim); a batch norm stands between them, if any."""
+
+    classifier_bias: ClassVar[bool] = True
+    dim: int
+
+
+class NoNeck(Neck):
+    """The pooled vector itself."""
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__()
+        if feature_dim is not None:
+            raise ValueError(f'model_params.feature_dim: neck "none" keeps the backbone\'s {channels} channels, '
+                             f'got {feature_dim}; leave it out or choose model_params.neck "linear"')
+        self.dim = channels
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        return pooled, pooled
+
+
+class Linear(Neck):
+    """One linear layer."""
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__()
+        if feature_dim is None:
+            raise ValueError('model_params.feature_dim: the linear necks need it, and it is missing; '
+                             'give it or choose model_params.neck "bnneck"')
+        self.linear = linear(channels, feature_dim)
+        self.dim = feature_dim
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.linear(pooled)
+        return features, features
+
+
+class LinearBN(Linear):
+    """A linear layer, then batch norm with its scale drawn from N(1, 0.02)."""
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__(channels, feature_dim)
+        self.norm = nn.BatchNorm1d(self.dim)
+        nn.init.normal_(self.norm.weight, mean=1.0, std=0.02)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        features, _ = super().forward(pooled)
+        return features, self.norm(features)
+
+
+class LinearBNDropout(LinearBN):
+    """A linear layer, batch norm, then dropout of the embedding with probability `dropout`."""
+
+    def __init__(
+        self, channels: int, feature_dim: int | None, *, dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    ) -> None:
+        super().__init__(channels, feature_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        features, embedding = super().forward(pooled)
+        return features, self.dropout(embedding)
+
+
+class BNNeck(Neck):
+    """Batch norm without shift before a classifier without bias; with a feature_dim, a linear layer first.
+
+    Luo et al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification, 2019.
+    """
+
+    classifier_bias = False
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__()
+        self.dim = channels if feature_dim is None else feature_dim
+        self.linear = nn.Identity() if feature_dim is None else linear(channels, feature_dim, bias=False)
+        self.norm = nn.BatchNorm1d(self.dim)
+        self.norm.bias.requires_grad_(False)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.linear(pooled)
+        return features, self.norm(features)
+
+
+def linear(channels: int, dim: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with weights from N(0, sqrt(2 / dim)) (He, fan out) and bias 0."""
+    layer = nn.Linear(channels, dim, bias=bias)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
