@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from deploy.preprocess import ImageSource, Preprocessing, opened
 
-TRIES = 10  # torchvision's, after which the whole image is kept
+TRIES = 10  # to draw a rectangle that fits; as many as torchvision
 
 
 def _rising(pair: Sequence[float]) -> Sequence[float]:
