@@ -1,18 +1,32 @@
-# make demo: train, prove and use a small model.   make test, make lint: what .ci/run checks.
+# make demo: draw people, train, prove and use a model.   make test, make lint: what .ci/run checks.
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+DEMO = demo
 
-.PHONY: install demo test lint bench reference clean
+.PHONY: install demo test lint bench reference
 
 install: $(VENV)/installed
 
+# torch first and alone: where the index offers a CPU build of it, nothing then asks for another.
 $(VENV)/installed: setup.cfg
-	command -v $(PYTHON) >/dev/null || { echo "Kiln needs Python 3.11: set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "Kiln needs Python 3.11: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet torch==2.13.0
 	$(RUN) -m pip install --quiet -e .[dev]
-	touch $@
+	@touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(RUN) -m data.figures $(DEMO)/figures
+	$(RUN) -m data.pack market1501 $(DEMO)/figures $(DEMO)/packed
+	$(RUN) -m data.doctor $(DEMO)/packed
+	$(RUN) train.py --operation check --config_path params/recipes/demo.json
+	$(RUN) train.py --operation train --config_path params/recipes/demo.json --sub_working_dir figures
+	$(RUN) export.py --run_dir $(DEMO)/runs/figures
+	$(RUN) -m deploy.selftest $(DEMO)/runs/figures/model.onnx
+	$(RUN) -m deploy.extract $(DEMO)/runs/figures/model.onnx $(DEMO)/figures/query --output $(DEMO)/features.npz
+	@$(RUN) -m benchmarks.demo_table $(DEMO)/runs/figures $(DEMO)/features.npz
 
 test: install
 	$(RUN) -m pytest -n 2
@@ -20,3 +34,9 @@ test: install
 lint: install
 	$(RUN) -m flake8
 	$(RUN) -m mypy
+
+bench: install
+	$(RUN) -m benchmarks.loop_cost
+
+reference: install
+	$(RUN) -m docs.generate

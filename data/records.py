@@ -14,6 +14,8 @@ from torch import Tensor
 class DataError(ValueError):
     """An image set or archive cannot be used: one line that names the file, the record and the remedy."""
 
+    exit_code = 3
+
 
 class Batch(NamedTuple):
     """One step's images with what is known of them."""

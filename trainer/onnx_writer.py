@@ -23,6 +23,8 @@ InputFormat = Literal["uint8_nhwc", "float_nchw"]
 class ExportError(ValueError):
     """A network has no faithful ONNX form: one line that says why."""
 
+    exit_code = 5
+
 
 class Deployed(nn.Module):
     """The graph that ships: images -> embeddings of unit length, then logits and margins where there are any.

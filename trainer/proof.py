@@ -21,6 +21,8 @@ Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of 
 class ProofError(ValueError):
     """An exported file differs from its network: one line that says at which batch size, and by how much."""
 
+    exit_code = 5
+
 
 @dataclass(frozen=True)
 class Agreement:

@@ -53,9 +53,13 @@ class RunDirectory:
                 f"{self.path}: exists already; resume it with --operation resume_train, or choose another "
                 "--sub_working_dir") from None
         self.snapshots.mkdir()
+        self.write_params(resolved)
+        self.update_status(state="starting")
+
+    def write_params(self, resolved: dict[str, Any]) -> None:
+        """Write params.json, every key as it is in force."""
         text = json.dumps(resolved, indent=2) + "\n"
         write_whole(self.params, lambda file: file.write(text.encode()))
-        self.update_status(state="starting")
 
     def own(self) -> None:
         """Take the run for this process until it ends, however it ends; RunError names another owner.

@@ -42,7 +42,8 @@ def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_
     run.own()
     with StopSignal() as stop, log_to(run.log):
         try:
-            run.update_status(state="starting")
+            run.update_status(state="starting", error=None)
+            run.write_params(loaded.resolved)
             _train(run, loaded, run_eval, wants_logits, stop)
         except Stopped:
             run.update_status(state="stopped", error=None)
