@@ -1,0 +1,81 @@
+"""A run that was killed and resumed ends as the unbroken one: weights to the bit, and the ledger."""
+
+import random
+import signal
+
+import pytest
+import torch
+
+from trainer.snapshot import load_snapshot
+
+
+def states(tmp_path, name):
+    snapshots = tmp_path / "runs" / name / "snapshots"
+    return (load_snapshot(snapshots / "last.pth"), load_snapshot(snapshots / "best.pth"),
+            (snapshots / "ledger.json").read_text())
+
+
+def identical(left, right):
+    """Two snapshot states, equal to the bit."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(identical(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(identical, left, right))
+    return left == right
+
+
+EXTRAS = {"snapshot_every": 2, "ema_decay": 0.9, "gradient_accumulation": 2, "gradient_clip": 5.0, "epoch": 3}
+
+
+def test_a_run_killed_at_random_steps_ends_as_the_unbroken_one(params, train, train_until, tmp_path):
+    path = params(**EXTRAS)
+    assert train("train", path, "--sub_working_dir", "whole").returncode == 0
+    last, best, ledger = states(tmp_path, "whole")
+    draw = random.Random(1)
+    for attempt, step in enumerate(sorted(draw.sample(range(1, last["step"]), 3))):
+        operation = "resume_train" if attempt else "train"
+        code, _ = train_until(f"step {step}/", signal.SIGKILL, operation, path, "--sub_working_dir", "broken")
+        assert code == -signal.SIGKILL
+        assert '"state": "dead"' in train("status", path, "--sub_working_dir", "broken", "--json").stdout
+    resumed = train("resume_train", path, "--sub_working_dir", "broken")
+    assert resumed.returncode == 0, resumed.stderr
+    again = states(tmp_path, "broken")
+    assert identical(last, again[0])
+    assert identical(best, again[1])
+    assert ledger == again[2]
+
+
+def test_a_run_killed_before_its_first_snapshot_starts_again(params, train, train_until, tmp_path):
+    path = params(epoch=1)
+    assert train("train", path, "--sub_working_dir", "whole").returncode == 0
+    train_until("step 1/", signal.SIGKILL, "train", path, "--sub_working_dir", "broken")
+    assert train("resume_train", path, "--sub_working_dir", "broken").returncode == 0
+    assert identical(states(tmp_path, "whole")[0], states(tmp_path, "broken")[0])
+
+
+def test_a_stopped_run_goes_on_at_the_very_step(params, train, train_until, tmp_path):
+    path = params()
+    assert train("train", path, "--sub_working_dir", "whole").returncode == 0
+    train_until("step 4/", signal.SIGTERM, "train", path, "--sub_working_dir", "broken")
+    assert train("resume_train", path, "--sub_working_dir", "broken").returncode == 0
+    assert identical(states(tmp_path, "whole")[0], states(tmp_path, "broken")[0])
+    lines = (tmp_path / "runs" / "broken" / "metrics.jsonl").read_text()
+    assert lines.count('"step": 4,') == 1  # no step is recorded twice
+
+
+@pytest.mark.parametrize("keys", [{"num_preprocess_workers": 1}, {"num_preprocess_workers": 3},
+                                  {"num_preprocess_workers": 1, "worker_start": "spawn"}])
+def test_the_number_of_workers_does_not_change_the_weights(params, train, tmp_path, keys):
+    for name, workers in (("none", {}), ("some", keys)):
+        assert train("train", params(epoch=1, **workers), "--sub_working_dir", name).returncode == 0
+    none, some = (states(tmp_path, name)[0] for name in ("none", "some"))
+    assert identical(none["network"], some["network"])
+
+
+def test_a_longer_run_is_trained_on_from_its_end(params, train, tmp_path):
+    path = params(epoch=1)
+    assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
+    assert train("resume_train", path, "--sub_working_dir", "exp1", "--set", "epoch=2").returncode == 0
+    assert states(tmp_path, "exp1")[0]["epoch"] == 2

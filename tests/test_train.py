@@ -1,0 +1,132 @@
+"""train.py as its users run it: operations, files, states, exit codes."""
+
+import json
+import re
+import signal
+
+import pytest
+
+from trainer.snapshot import load_snapshot
+
+
+def status_of(train, path, name="exp1"):
+    return json.loads(train("status", path, "--sub_working_dir", name, "--json").stdout)
+
+
+def test_a_run_leaves_every_file_and_says_how_it_went(params, train, tmp_path):
+    path = params(evaluation_params={"type": "market_evaluate", "initial": True})
+    done = train("train", path, "--sub_working_dir", "exp1")
+    assert (done.returncode, done.stderr) == (0, "")
+    run = tmp_path / "runs" / "exp1"
+    names = {re.sub(r"tfevents\..*", "tfevents", str(file.relative_to(run))) for file in run.rglob("*") if file.is_file()}
+    assert names == {"params.json", "train_log", "metrics.jsonl", "status.json", "lock", "events.out.tfevents",
+                     "snapshots/last.pth", "snapshots/best.pth", "snapshots/ledger.json"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if "evaluation" in line]
+    assert [line["epoch"] for line in evaluations] == [0, 1, 2]
+    steps = [line for line in lines if "evaluation" not in line]
+    assert {"loss", "loss/softmax", "loss/triplet", "lr/backbone", "lr/neck", "images_per_second", "data_wait",
+            "embedding_spread"} <= set(steps[0])
+    status = status_of(train, path)
+    best = max(evaluations[1:], key=lambda line: line["evaluation"]["mAP"])
+    assert (status["state"], status["epoch"], status["step"]) == ("finished", 2, status["steps"])
+    assert status["best"] == {"metric": "mAP", "value": best["evaluation"]["mAP"], "epoch": best["epoch"]}
+    assert load_snapshot(run / "snapshots" / "best.pth")["metrics"] == best["evaluation"]
+    assert json.loads((run / "params.json").read_text())["losses"][0]["label_smoothing"] == 0.1
+
+    evaluated = train("evaluate", path, "--json")
+    assert json.loads(evaluated.stdout.splitlines()[-1]) == pytest.approx(best["evaluation"])
+    assert train("resume_train", path).returncode == 4
+    assert "finished, nothing to resume" in train("resume_train", path).stderr
+    again = train("train", path, "--sub_working_dir", "exp1")
+    assert (again.returncode, "exists already" in again.stderr) == (4, True)
+
+
+def test_a_background_run_is_started_watched_and_stopped(params, train, tmp_path):
+    path = params(epoch=10_000, evaluation_params=None)
+    started = train("start_train", path, "--sub_working_dir", "exp1")
+    assert started.returncode == 0, started.stderr
+    assert "running" in started.stdout
+    status = status_of(train, path)
+    assert (status["state"], status["step"] >= 1) == ("running", True)
+    assert "exp1" in train("list", path).stdout
+    second = train("resume_train", path, "--sub_working_dir", "exp1")
+    assert (second.returncode, f"already running as process {status['pid']}" in second.stderr) == (4, True)
+    stopped = train("stop_train", path, "--sub_working_dir", "exp1")
+    assert (stopped.returncode, "stopped" in stopped.stdout) == (0, True)
+    snapshot = load_snapshot(tmp_path / "runs" / "exp1" / "snapshots" / "last.pth")
+    assert snapshot["step"] == status_of(train, path)["step"]
+    again = train("stop_train", path, "--sub_working_dir", "exp1")
+    assert (again.returncode, "not running (it is stopped)" in again.stderr) == (4, True)
+
+
+def test_a_background_run_that_fails_says_why_and_with_its_exit_code(params, train):
+    failed = train("start_train", params(lr={"base_lr": 1e38}, optimizer="sgd", log_every=1), "--sub_working_dir", "exp1")
+    if failed.returncode == 0:  # the first step itself was finite
+        pytest.skip("the first step survived a learning rate of 1e38")
+    assert failed.returncode == 5
+    assert "epoch 1 step" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_step_and_name(params, train):
+    failed = train("train", params(lr={"base_lr": 1e30}, optimizer="sgd"), "--sub_working_dir", "exp1")
+    assert failed.returncode == 5
+    assert re.search(r"epoch 1 step \d+: .*loss/(softmax|triplet) is (nan|inf|-inf).*; lower lr\.base_lr", failed.stderr)
+    assert "Traceback" not in failed.stderr
+    assert status_of(train, params())["state"] == "failed"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_takes_a_snapshot_and_ends_the_run(params, train, train_until, number, code):
+    path = params(epoch=50)
+    returncode, rest = train_until("step 3/", number, "train", path, "--sub_working_dir", "exp1")
+    assert returncode == code, rest
+    assert "resume with --operation resume_train" in rest
+    status = status_of(train, path)
+    snapshot = load_snapshot(path.parent / "runs" / "exp1" / "snapshots" / "last.pth")
+    assert (status["state"], snapshot["step"]) == ("stopped", status["step"])
+
+
+def test_check_tells_values_origins_and_sizes_and_writes_nothing(params, train, tmp_path):
+    checked = train("check", params(), "--set", "lr.base_lr=0.002")
+    assert checked.returncode == 0, checked.stderr
+    told = checked.stdout
+    assert re.search(r"^lr\.base_lr +0\.002 +override$", told, re.M)
+    assert re.search(r"^img_h +64 +file$", told, re.M)
+    assert re.search(r"^batch_size +8 +sugar$", told, re.M)
+    assert re.search(r"^weight_decay +0\.0005 +default$", told, re.M)
+    assert re.search(r"^steps +\d+ per epoch, \d+ in all$", told, re.M)
+    assert "training images" in told and "learning rate" in told and "parameters" in told and "GiB" in told
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["params.json"]
+
+
+@pytest.mark.parametrize(("keys", "line"), [
+    ({"parallels": [0, 1]}, "parallels: one process trains for now, 2 asked"),
+    ({"batch_size": 7}, "batch_size: expected P x K = 2 x 4 = 8, found 7"),
+    ({"batch_sampling_params": {"class_balanced": True, "P": 500, "K": 4}}, "batch_sampling_params: "),
+    ({"evaluation_params": {"type": "market_evaluate", "monitor": "map"}},
+     'evaluation_params.monitor: the evaluator gives no "map"; did you mean "mAP"?'),
+    ({"model_params": {"backbone": "resnet18", "feature_dim": 64, "pcb_n_parts": 5}}, "model_params"),
+    ({"model_params": {"backbone": "resnet18", "neck": "linear"}}, "model_params"),
+])
+def test_contradictions_are_told_before_anything_is_written(params, train, tmp_path, keys, line):
+    refused = train("start_train", params(**keys))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("params.json: ")
+    assert line in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_is_not_there_is_exit_3(params, train, tmp_path):
+    refused = train("train", params(batches_dir=str(tmp_path / "nowhere")))
+    assert refused.returncode == 3
+    assert "train.lmdb: no such split" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
+    assert train("trian", params()).returncode == 2
+    assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
+    assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 2
