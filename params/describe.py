@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from params.errors import Mistake, Path, did_you_mean
+from params.tree import MISSING, child
 
 EXPECTED = {
     "bool_type": "true or false",
@@ -67,8 +68,8 @@ def _locate(loc: Sequence[str | int], given: Any, *, missing: bool) -> tuple[Pat
     """The part of pydantic's location that exists in the file (it also names branches of unions), and its value."""
     path: list[str | int] = []
     for position, part in enumerate(loc):
-        if isinstance(given, Mapping) and part in given or isinstance(given, list) and isinstance(part, int):
-            given = given[part]
+        if child(given, part) is not MISSING:
+            given = child(given, part)
             path.append(part)
         elif missing and position == len(loc) - 1:
             path.append(part)

@@ -15,6 +15,7 @@ from params.errors import Mistake, ParamsError, Path, did_you_mean, dotted
 from params.plugin import Table
 from params.schema import Params, Plugin
 from params.sugar import Rewritten, desugar
+from params.tree import MISSING, cut, get, leaves, put
 
 Rule = Callable[[Params, dict[str, Any]], Iterable[Mistake]]  # (params, what the file says) -> mistakes
 PATHS: tuple[Path, ...] = (("batches_dir",), ("working_dir",), ("imagenet_pretrain",), ("pretrain_snapshot", "path"))
@@ -99,29 +100,11 @@ def override(given: dict[str, Any], overrides: Sequence[str]) -> tuple[set[Path]
         path = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", name))
         if not separator or not path:
             mistakes.append(Mistake((), f"--set {text}: expected key=value, as in --set lr.base_lr=0.02"))
-        elif not _put(given, path, _json_or_text(value)):
+        elif not put(given, path, _json_or_text(value)):
             mistakes.append(Mistake(path, f"--set {text}: there is no such place in the file"))
         else:
             done.add(path)
     return done, mistakes
-
-
-def _put(node: Any, path: Path, value: Any) -> bool:
-    *parents, last = path
-    for part, following in zip(parents, path[1:], strict=True):
-        if isinstance(node, dict) and isinstance(part, str):
-            if node.get(part) is None and isinstance(following, str):
-                node[part] = {}
-            node = node.get(part)
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
-            return False
-    if isinstance(node, dict) and isinstance(last, str) or (
-            isinstance(node, list) and isinstance(last, int) and last < len(node)):
-        node[last] = value
-        return True
-    return False
 
 
 def _json_or_text(text: str) -> Any:
@@ -140,23 +123,11 @@ def _validated(raw: dict[str, Any], mistakes: list[Mistake]) -> Params | None:
     mistakes.extend(found)
     left = copy.deepcopy({"batches_dir": "missing", **raw})
     for mistake in found:
-        _cut(left, mistake.path)
+        cut(left, mistake.path)
     try:
         return Params.model_validate(left)
     except ValidationError:
         return None
-
-
-def _cut(raw: dict[str, Any], path: Path) -> None:
-    """Remove what stands at a path; of a list, the whole list, since its later places must keep their numbers."""
-    node: Any = raw
-    for part, following in zip(path, (*path[1:], None), strict=True):
-        if not isinstance(node, dict) or part not in node:
-            return
-        if following is None or isinstance(following, int):
-            del node[part]
-            return
-        node = node[part]
 
 
 def _with_plugins(
@@ -186,35 +157,15 @@ def _check_options(table: Table, section: Plugin, path: Path, resolved: dict[str
         checked = model.model_validate(dict(options))
     except ValidationError as error:
         return mistakes_of(error, options, model, path, owner, type(section).model_fields)
-    node: Any = resolved
-    for part in path:
-        node = node[part]
-    node.update(checked.model_dump(mode="json"))
+    get(resolved, path).update(checked.model_dump(mode="json"))
     return []
 
 
 def _absolute(resolved: dict[str, Any], folder: FilePath) -> None:
-    for *parents, last in PATHS:
-        node: Any = resolved
-        for part in parents:
-            node = node[part] or {}
-        if isinstance(node.get(last), str):
-            node[last] = str((folder / FilePath(node[last]).expanduser()).resolve())
-
-
-def leaves(node: Any, path: Path = ()) -> Iterable[tuple[Path, Any]]:
-    """Every value of a tree with its path; empty objects and lists are values."""
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
-        children = enumerate(node)
-    found = False
-    for key, child in children:
-        found = True
-        yield from leaves(child, (*path, key))
-    if not found:
-        yield path, node
+    for path in PATHS:
+        value = get(resolved, path)
+        if isinstance(value, str):
+            put(resolved, path, str((folder / FilePath(value).expanduser()).resolve()))
 
 
 def _origins(resolved: dict[str, Any], rewritten: Rewritten, overridden: set[Path]) -> dict[str, str]:
@@ -224,15 +175,8 @@ def _origins(resolved: dict[str, Any], rewritten: Rewritten, overridden: set[Pat
             return "override"
         if any(prefix in rewritten.sugared for prefix in prefixes):
             return "sugar"
-        return "file" if _holds(rewritten.raw, path) else "default"
+        if path[-1] == "type" and isinstance(get(rewritten.raw, path[:-1]), str):  # "sgd" for {"type": "sgd"}
+            return "file"
+        return "default" if get(rewritten.raw, path) is MISSING else "file"
 
     return {dotted(path): origin(path) for path, _ in leaves(resolved)}
-
-
-def _holds(node: Any, path: Path) -> bool:
-    for part in path:
-        if isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
-            return isinstance(node, str) and part == "type"  # "sgd" for {"type": "sgd"}
-    return True

@@ -126,8 +126,8 @@ def _type(node: Node) -> str:
         return ", ".join(f"`{json.dumps(value)}`" for value in node["enum"])
     if node.get("type") == "array":
         return f"list of {_type(node.get('items', {}))}"
-    words = {"integer": "whole number", "object": "object"}
-    return words.get(node.get("type", "any"), node.get("type", "any")) + _range(node)
+    kind = str(node.get("type", "any"))
+    return {"integer": "whole number"}.get(kind, kind) + _range(node)
 
 
 def _range(node: Node) -> str:

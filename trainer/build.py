@@ -1,6 +1,6 @@
 """From params.json to objects: the one place that knows which section makes which part."""
 
-from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from deploy.preprocess import Preprocessing
 from params.plugin import Table
 from params.schema import Params
 from trainer.backbones import BACKBONES
-from trainer.criterion import Criterion
+from trainer.classifiers import ClassifierKind
+from trainer.criterion import Criterion, classifier_of
 from trainer.losses import LOSSES
 from trainer.model import Embedder, build_embedder
 from trainer.necks import NECKS
@@ -65,10 +66,9 @@ def network(params: Params, num_classes: int) -> Embedder:
         height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
 
 
-def classifier(params: Params) -> str | None:
-    """The kind of classifier whose logits the losses read: "linear", "cosine" or None."""
-    kinds = {LOSSES.load(section.type).classifier: section.type for section in params.losses}  # type: ignore[attr-defined]
-    return next((kind for kind in kinds if kind), None)
+def classifier(params: Params) -> ClassifierKind | None:
+    """The kind of classifier whose logits the losses read; ValueError when they read two."""
+    return classifier_of((section.type, cast(type[Loss], LOSSES.load(section.type))) for section in params.losses)
 
 
 def criterion(params: Params, embedder: Embedder, num_classes: int) -> Criterion:
@@ -90,8 +90,7 @@ def learning_rate(params: Params, steps_per_epoch: int) -> LearningRate:
 
 def optimizer(params: Params, embedder: Embedder, losses: Criterion) -> torch.optim.Optimizer:
     """The optimiser: the backbone at base_lr, everything else at fc_lr."""
-    groups: Mapping[str, Sequence[torch.nn.Parameter]] = {
-        **embedder.parameter_groups(), "losses": list(losses.parameters())}
+    groups = {**embedder.parameter_groups(), "losses": list(losses.parameters())}
     head = params.lr.base_lr if params.lr.fc_lr is None else params.lr.fc_lr
     rates = {name: params.lr.base_lr if name == "backbone" else head for name in groups}
-    return build_optimizer(params.optimizer.choice, dict(groups), rates, params.weight_decay)
+    return build_optimizer(params.optimizer.choice, groups, rates, params.weight_decay)

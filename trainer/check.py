@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from data.archive import Archive
-from params.reader import Loaded, leaves
-from params.errors import dotted
 from params.describe import shown
+from params.errors import dotted
+from params.reader import Loaded
 from params.schema import Params
+from params.tree import leaves
 from trainer import build
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -29,7 +29,7 @@ class NoNeck(Neck):
     def __init__(self, channels: int, feature_dim: int | None) -> None:
         super().__init__()
         if feature_dim is not None:
-            raise ValueError(f'model_params.feature_dim: neck "none" keeps the backbone\'s {channels} channels, '
+            raise ValueError(f'model_params.feature_dim: neck "none" keeps all {channels} channels, '
                              f'got {feature_dim}; leave it out or choose model_params.neck "linear"')
         self.dim = channels
 

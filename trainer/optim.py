@@ -1,6 +1,6 @@
 """Optimisers by name, over named parameter groups."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -57,7 +57,7 @@ def rmsprop(groups: Groups, weight_decay: float, *, momentum: Momentum = 0.9, al
 
 
 def build_optimizer(
-    choice: Choice, groups: dict[str, Iterable[nn.Parameter]], rates: dict[str, float], weight_decay: float,
+    choice: Choice, groups: Mapping[str, Iterable[nn.Parameter]], rates: dict[str, float], weight_decay: float,
 ) -> Optimizer:
     """The chosen optimiser over named groups, each at its own learning rate; what is frozen is left out."""
     named: Groups = []

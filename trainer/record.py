@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog

@@ -8,7 +8,6 @@ import torch
 from params.errors import Mistake
 from params.schema import Params
 from trainer import build
-from trainer.losses import LOSSES
 
 CLASSES = 10  # any number serves to see whether the network can be built
 
@@ -42,33 +41,36 @@ def batch_is_p_times_k(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]
 
 def one_kind_of_classifier(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
     """All losses that read logits read the same ones."""
-    kinds = {kind: section.type for section in params.losses
-             if (kind := LOSSES.load(section.type).classifier)}  # type: ignore[attr-defined]
-    if len(kinds) > 1:
-        told = " and ".join(f'"{name}" reads those of a {kind} classifier' for kind, name in kinds.items())
-        yield Mistake(("losses",), f"one classifier makes the logits, but {told}; keep one of them")
+    try:
+        build.classifier(params)
+    except ValueError as error:
+        yield _told(error, "losses")
 
 
 def network_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
     """Backbone, neck, stripes and image size fit together."""
+    if list(one_kind_of_classifier(params, raw)):
+        return  # told by its own rule
     try:
         with torch.device("meta"):
             build.network(params, CLASSES)
     except ValueError as error:
-        yield Mistake(("model_params",), str(error).removeprefix("model_params: "))
+        yield _told(error, "model_params")
 
 
 def augmentation_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
     """Preprocessing and augmentation fit the image size and each other."""
     try:
-        build.preprocessing(params)
-    except ValueError as error:
-        yield Mistake(("preprocess",), str(error).removeprefix("preprocess: "))
-        return
-    try:
         build.augmentation(params)
     except ValueError as error:
-        yield Mistake(("data_augmentation",), str(error).removeprefix("data_augmentation: "))
+        yield _told(error, "data_augmentation")
+
+
+def _told(error: ValueError, section: str) -> Mistake:
+    """A plug-in's own words, which begin with the key that is wrong; else the section is put before them."""
+    words = str(error)
+    named = words.startswith(("preprocess", "data_augmentation", "model_params", "losses"))
+    return Mistake(() if named else (section,), words)
 
 
 RULES = (one_process, device_is_there, batch_is_p_times_k, one_kind_of_classifier, augmentation_can_be_built,

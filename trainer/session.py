@@ -14,7 +14,6 @@ from params.schema import Params
 from trainer.files import DiskError
 from trainer.fit import Fit
 from trainer.ledger import Ledger
-from trainer.pretrained import load_pretrained
 from trainer.record import Recorder
 from trainer.rehearsal import RunEval, rehearse
 from trainer.run import RunDirectory
@@ -23,6 +22,7 @@ from trainer.snapshot import SnapshotError, load_snapshot
 from trainer.splits import Splits, network_predict
 from trainer.stop import Stopped, StopSignal
 from trainer.training import Training
+from trainer.weights import initial_weights
 
 log = logging.getLogger("kiln")
 KNOWN = (DataError, ImageError, DiskError, SnapshotError, TrainingError)  # their one line says it all
@@ -95,7 +95,7 @@ def _initialise(training: Training, run: RunDirectory) -> None:
         training.restore(load_snapshot(run.last))
         log.info("resumed at epoch %d step %d", training.epoch, training.step)
         return
-    for line in load_pretrained(training.network, training.params):
+    for line in initial_weights(training.network, training.params):
         log.info("%s", line)
     if training.averaged is not None:
         training.averaged.module.load_state_dict(training.network.state_dict())

@@ -37,7 +37,7 @@ def network_predict(
     def of(split: str) -> Predictions:
         batches = evaluation_batches(
             splits.archive(split), build.preprocessing(params), batch_size=params.batch_size,
-            workers=params.num_preprocess_workers)
+            workers=params.num_preprocess_workers, start_method=params.worker_start)
         return predict(network(), batches, device=device, logits=logits, between=between)
 
     return of

@@ -98,4 +98,5 @@ class Training:
 
     def _average(self) -> AveragedModel:
         decay = self.params.ema_decay
-        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        return AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)

@@ -63,3 +63,24 @@ def make_batch():
         images = torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8)
         return Batch(images, labels, cameras=torch.full_like(labels, -1))
     return make
+
+
+@pytest.fixture
+def output_of():
+    """An output with these logits of its branches, and with `vectors` as features and embedding."""
+    def make(*logits, vectors=None):
+        vectors = torch.zeros(len(logits[0]), 1) if vectors is None else vectors
+        return Output(vectors, vectors, list(logits) or None)
+    return make
+
+
+@pytest.fixture
+def assert_as_golden():
+    """The loss of a golden case, and its gradient in every leaf by name, are the original code's to 1e-6."""
+    def check(outputs, value, **leaves):
+        assert value.item() == pytest.approx(outputs["loss"], abs=1e-6)
+        gradients = torch.autograd.grad(value, list(leaves.values()))
+        for name, gradient in zip(leaves, gradients, strict=True):
+            expected = torch.tensor(outputs[f"grad_{name}"], dtype=torch.float64)
+            torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
+    return check

@@ -1,0 +1,186 @@
+"""export.py on real, if briefly trained, runs."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import export
+import train
+from data.archive import Meta, Record, open_archive, write_archive
+from deploy import FeatureExtractor, __version__
+from deploy.selftest import replay
+from trainer.snapshot import load_snapshot, save_snapshot
+
+CPU = ["CPUExecutionProvider"]
+PARAMS = {
+    "img_h": 32, "img_w": 16, "epoch": 1, "batch_size": 8, "num_preprocess_workers": 0,
+    "model_params": {"backbone": "resnet18", "feature_dim": 16},
+    "evaluation_params": {"type": "market_evaluate"},
+}
+
+
+def drawn(identity, view):
+    """An image of an identity: its own smooth colours, seen in other noise."""
+    colours = np.random.default_rng(identity).integers(40, 216, (4, 2, 3)).astype(np.int16)
+    noise = np.random.default_rng([identity, view]).integers(-40, 41, colours.shape)
+    encoded = io.BytesIO()
+    image = Image.fromarray((colours + noise).astype(np.uint8))
+    image.resize((20, 40), Image.Resampling.BICUBIC).save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Six identities: train, query, gallery and val."""
+    folder = tmp_path_factory.mktemp("archives")
+    for split, views in {"train": range(4), "query": [4], "gallery": [5, 6], "val": [7, 8]}.items():
+        records = [Record(drawn(identity, view), identity, view % 2, -1, f"{identity}/{view}.jpg")
+                   for identity in range(6) for view in views]
+        write_archive(folder / f"{split}.lmdb", records, Meta("folder", split, [f"person {i}" for i in range(6)]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make_run(archives, tmp_path_factory):
+    """Train a run: keys of params.json -> its folder."""
+    def make(**keys):
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "params.json").write_text(json.dumps(
+            PARAMS | {"batches_dir": str(archives), "working_dir": str(folder)} | keys))
+        code = train.main(["--operation", "train", "--config_path", str(folder / "params.json"),
+                           "--sub_working_dir", "exp1"])
+        assert code == 0
+        return folder / "exp1"
+    return make
+
+
+@pytest.fixture(scope="module")
+def reid_run(make_run):
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def exported(reid_run):
+    """The model.onnx of a re-identification run, made by a real process, and what was printed."""
+    done = subprocess.run([sys.executable, "export.py", "--run_dir", reid_run], capture_output=True, text=True,
+                          check=False, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    return reid_run / "model.onnx", done.stdout
+
+
+@pytest.fixture
+def run(reid_run, tmp_path):
+    """A copy of the run, which a test may spoil."""
+    return shutil.copytree(reid_run, tmp_path / "copy", ignore=shutil.ignore_patterns("model.onnx"))
+
+
+def files_of(run):
+    return sorted(path.name for path in run.iterdir() if path.is_file())
+
+
+def test_an_exported_file_replays_its_golden_vectors(exported):
+    path, _ = exported
+    extractor = FeatureExtractor(path, providers=CPU)
+    result = replay(extractor)
+    assert result.passed and result.images == result.same_pixels == 4
+    assert (extractor.dim, extractor.height, extractor.width) == (16, 32, 16)
+
+
+def test_the_file_says_where_it_comes_from(exported):
+    path, _ = exported
+    said = FeatureExtractor(path, providers=CPU).metadata
+    state = load_snapshot(path.parent / "snapshots" / "best.pth")
+    assert said["kiln_version"] == __version__
+    assert (said["epoch"], said["step"], said["metrics"]) == (1, state["step"], state["metrics"])
+    assert len(said["params_digest"]) == len(said["fingerprint"]) == 64
+    assert "class_names" not in said
+
+
+def test_the_proof_is_printed(exported):
+    path, printed = exported
+    lines = printed.splitlines()
+    assert lines[0] == f"{path}: best snapshot of epoch 1"
+    assert lines[1] == "outputs: embeddings 16"
+    assert [line.split()[0] for line in lines[2:]] == ["batch", "1", "2", "3", "7", "16", "metric", "mAP"]
+    assert all(float(line.split()[1]) >= 0.9999 for line in lines[3:8])
+    _, snapshot, file = lines[9].split()
+    assert abs(float(snapshot) - float(file)) <= 1e-3
+
+
+def test_nothing_but_the_file_is_left(exported):
+    path, _ = exported
+    left = [name for name in files_of(path.parent) if "onnx" in name]
+    assert left == ["model.onnx"]
+
+
+def test_a_classifier_ships_logits_and_the_names_of_its_classes(make_run, archives, tmp_path):
+    run = make_run(evaluation_params={"type": "classification_evaluate"}, ema_decay=0.5)
+    output = tmp_path / "classifier.onnx"
+    arguments = ["--run_dir", str(run), "--output", str(output), "--input_format", "float_nchw", "--snapshot", "last"]
+    assert export.main(arguments) == 0
+    extractor = FeatureExtractor(output, providers=CPU)
+    assert extractor.metadata["class_names"] == [f"person {i}" for i in range(6)]
+    val = open_archive(archives / "val.lmdb")
+    logits = extractor.outputs(val.read(i) for i in range(len(val))).logits
+    top1 = float(np.mean(logits.argmax(axis=1) == val.labels))
+    assert top1 == pytest.approx(load_snapshot(run / "snapshots" / "last.pth")["metrics"]["top1"])
+    assert replay(extractor).passed
+
+
+def test_a_metric_that_the_file_does_not_reach_leaves_no_file(run, capsys):
+    state = load_snapshot(run / "snapshots" / "best.pth")
+    state["metrics"]["mAP"] += 0.002
+    save_snapshot(run / "snapshots" / "best.pth", state)
+    before = files_of(run)
+    assert export.main(["--run_dir", str(run)]) == 5
+    error = capsys.readouterr().err
+    assert error.startswith("mAP: ") and "at most 0.001 apart expected" in error and error.count("\n") == 1
+    assert files_of(run) == before
+
+
+def test_a_network_that_has_died_is_not_proven_and_the_old_file_stays(run, capsys):
+    state = load_snapshot(run / "snapshots" / "best.pth")
+    for name, weight in state["network"].items():
+        if ".neck." in name:
+            weight.zero_()
+    save_snapshot(run / "snapshots" / "best.pth", state)
+    (run / "model.onnx").write_bytes(b"old")
+    before = files_of(run)
+    assert export.main(["--run_dir", str(run)]) == 5
+    assert capsys.readouterr().err.startswith("batch of 1: cosine 0.000000")
+    assert (run / "model.onnx").read_bytes() == b"old" and files_of(run) == before
+
+
+def test_a_run_without_the_snapshot_ends_with_4(run, capsys):
+    (run / "snapshots" / "last.pth").unlink()
+    assert export.main(["--run_dir", str(run), "--snapshot", "last"]) == 4
+    assert "the run has no last snapshot yet" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_are_gone_ends_with_3(run, capsys, tmp_path):
+    state = load_snapshot(run / "snapshots" / "best.pth")
+    state["params"]["batches_dir"] = str(tmp_path / "gone")
+    save_snapshot(run / "snapshots" / "best.pth", state)
+    assert export.main(["--run_dir", str(run)]) == 3
+    assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--run_dir", "absent"], "--run_dir absent: no such folder"),
+    (["--run_dir", ".", "--output", "absent/model.onnx"], "no such folder absent"),
+    (["--run_dir", ".", "--output", "."], "a file expected"),
+    (["--run_dir", ".", "--precision", "int8"], "invalid choice: 'int8'"),
+    (["--run_dir", ".", "--input_format", "nchw"], "invalid choice: 'nchw'"),
+])
+def test_usage_mistakes_end_with_2(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        export.main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""The plan of the house: who may import whom, and that the names are ours."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from docs.generate import files
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "params": set(),
+    "deploy": set(),
+    "data": {"params", "deploy"},
+    "trainer": {"params", "data", "deploy"},
+    "evaluate": {"params", "data"},
+}
+
+
+def imported(path):
+    """Modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_one_way(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        ours = {name for name in imported(path) if name.split(".")[0] in {*ALLOWED, "train", "export"}}
+        foreign = {name for name in ours if name.split(".")[0] not in {package, *ALLOWED[package]}}
+        assert not foreign, path
+
+
+def test_the_trainer_takes_only_preprocessing_from_deploy():
+    for path in (*(ROOT / "trainer").rglob("*.py"), *(ROOT / "data").rglob("*.py")):
+        assert {name for name in imported(path) if name.startswith("deploy")} <= {"deploy.preprocess"}, path
+
+
+def test_what_ships_needs_neither_torch_nor_the_rest():
+    heavy = {"torch", "torchvision", "onnx", "lmdb", "pydantic", "tqdm", "tensorboardX"}
+    for path in (ROOT / "deploy").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        assert not {name.split(".")[0] for name in names} & heavy, path
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_the_packages_are_ours_and_not_their_namesakes(package):
+    assert Path(importlib.import_module(package).__file__).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_generated_files_are_in_step_with_the_code(path):
+    assert path.read_text() == files()[path], "run make reference"

@@ -1,0 +1,95 @@
+"""What every loss of the table has to do."""
+
+import copy
+
+import pytest
+import torch
+
+from params.plugin import Choice
+from trainer.criterion import Criterion
+from trainer.losses import LOSSES
+from trainer.output import Output
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request):
+    return LOSSES.build(Choice(request.param), embedding_dim=5, feature_dim=5, num_classes=4)
+
+
+def leaves(output):
+    return [output.features, output.embedding, *output.logits]
+
+
+def gradients(loss, output, batch):
+    value = loss(output, batch).value
+    return torch.autograd.grad(value, leaves(output), allow_unused=True)
+
+
+def of(output, change):
+    return Output(change(output.features), change(output.embedding), [change(z) for z in output.logits])
+
+
+def test_a_loss_from_its_defaults_is_a_scalar_with_finite_gradients(loss, make_output):
+    output, batch = make_output(branches=2, classifier=loss.classifier)
+    assert loss(output, batch).value.shape == ()
+    found = [grad for grad in gradients(loss, output, batch) if grad is not None]
+    assert found and all(grad.isfinite().all() and grad.abs().sum() > 0 for grad in found)
+
+
+def test_a_loss_reports_scalars_that_hold_no_graph(loss, make_output):
+    scalars = loss(*make_output(classifier=loss.classifier)).scalars
+    assert scalars and all(s.shape == () and s.is_floating_point() and not s.requires_grad for s in scalars.values())
+
+
+def test_a_loss_gives_the_same_bits_twice(loss, make_output):
+    output, batch = make_output(classifier=loss.classifier)
+    assert torch.equal(loss(output, batch).value, copy.deepcopy(loss)(output, batch).value)
+
+
+def test_a_loss_leaves_what_it_was_given_as_it_was(loss, make_output):
+    output, batch = make_output(classifier=loss.classifier)
+    before = [leaf.detach().clone() for leaf in leaves(output)]
+    loss(output, batch)
+    assert all(torch.equal(leaf, old) for leaf, old in zip(leaves(output), before, strict=True))
+
+
+def test_a_loss_does_not_depend_on_the_order_of_the_batch(loss, make_output, make_batch):
+    output, batch = make_output(classifier=loss.classifier)
+    order = torch.randperm(len(batch.labels), generator=torch.Generator().manual_seed(0))
+    shuffled = loss(of(output, lambda t: t[order]), make_batch(batch.labels[order]))
+    torch.testing.assert_close(shuffled.value, loss(output, batch).value)
+
+
+@pytest.mark.parametrize("p, k", [(1, 6), (6, 1), (1, 1)])
+def test_a_batch_of_one_class_or_of_single_images_gives_finite_numbers(loss, make_output, p, k):
+    output, batch = make_output(p, k, classifier=loss.classifier)
+    value, scalars = loss(output, batch)
+    assert value.isfinite() and all(scalar.isfinite() for scalar in scalars.values())
+    assert all(grad.isfinite().all() for grad in gradients(loss, output, batch) if grad is not None)
+
+
+def test_a_batch_of_one_repeated_image_gives_finite_numbers(loss, make_output):
+    output, batch = make_output(classifier=loss.classifier)
+    same = of(output, lambda t: t[:1].expand(len(batch.labels), -1).detach().clone().requires_grad_())
+    assert loss(same, batch).value.isfinite()
+    assert all(grad.isfinite().all() for grad in gradients(loss, same, batch) if grad is not None)
+
+
+def test_a_loss_of_half_precision_outputs_is_computed_in_single(loss, make_output):
+    output, batch = make_output(classifier=loss.classifier)
+    halves = of(output, lambda t: t.detach().to(torch.bfloat16))
+    singles = of(halves, lambda t: t.float())
+    criterion = Criterion([("it", 1.0, loss)])
+    with torch.autocast("cpu", torch.bfloat16):
+        total, scalars = criterion(halves, batch)
+    assert total.dtype == torch.float32
+    assert torch.equal(total, loss(singles, batch).value)
+    assert all(scalar.dtype == torch.float32 for scalar in scalars.values())
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES.load(name).classifier])
+def test_a_classification_loss_without_classifier_says_so(name, make_output):
+    output, batch = make_output()
+    bare = Output(output.features, output.embedding, None)
+    with pytest.raises(ValueError, match="^losses: a classification loss needs logits, and this network has no"):
+        LOSSES.build(Choice(name))(bare, batch)

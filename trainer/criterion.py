@@ -1,0 +1,71 @@
+"""The weighted sum of the losses, each also reported by name."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from data.records import Batch
+from trainer.classifiers import ClassifierKind
+from trainer.output import Loss, Output
+
+
+class Criterion(nn.Module):
+    """(Output, Batch) -> (sum of weight x loss, scalars by name), in float32 or wider outside autocast.
+
+    The scalars are every term, weighted, as "loss/<name>" and what a loss reports as "<name>/<scalar>". The
+    second loss of one name is called <name>_2. `classifier` is the kind of classifier that the losses need.
+    """
+
+    def __init__(self, losses: Sequence[tuple[str, float, Loss]]) -> None:
+        super().__init__()
+        self.classifier = classifier_of((name, loss) for name, _, loss in losses)
+        names = _numbered(name for name, _, _ in losses)
+        self._terms = [(name, weight, loss) for name, (_, weight, loss) in zip(names, losses, strict=True)]
+        self.losses = nn.ModuleDict({name: loss for name, _, loss in self._terms})
+
+    def forward(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        terms: dict[str, Tensor] = {}
+        scalars: dict[str, Tensor] = {}
+        with torch.autocast(output.embedding.device.type, enabled=False):
+            wide = _at_least_float32(output)
+            for name, weight, loss in self._terms:
+                value, reported = loss(wide, batch)
+                terms[name] = weight * value
+                scalars |= {f"{name}/{scalar}": number for scalar, number in reported.items()}
+            total = torch.stack(list(terms.values())).sum()
+        return total, {f"loss/{name}": term.detach() for name, term in terms.items()} | scalars
+
+    def set_step(self, step: int) -> None:
+        """Tell every loss the number of optimiser steps taken so far."""
+        for _, _, loss in self._terms:
+            loss.set_step(step)
+
+
+def classifier_of(losses: Iterable[tuple[str, Loss | type[Loss]]]) -> ClassifierKind | None:
+    """The one kind of classifier whose logits these losses, by name, read; ValueError when they read two."""
+    kinds = {loss.classifier: name for name, loss in losses if loss.classifier is not None}
+    if len(kinds) > 1:
+        told = " and ".join(f'"{name}" needs a {kind} classifier' for kind, name in sorted(kinds.items()))
+        raise ValueError(f"losses: {told}, and a network has one; keep one of the two losses")
+    return next(iter(kinds), None)
+
+
+def _numbered(names: Iterable[str]) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _at_least_float32(output: Output) -> Output:
+    def widen(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    return Output(
+        features=widen(output.features),
+        embedding=widen(output.embedding),
+        logits=None if output.logits is None else [widen(logits) for logits in output.logits],
+        margins=None if output.margins is None else widen(output.margins),
+    )

@@ -1,0 +1,10 @@
+"""The losses that params.json may list."""
+
+from params.plugin import Table
+
+LOSSES = Table("loss", {
+    "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
+    "focal": "trainer.losses.focal:Focal",
+    "softmax": "trainer.losses.softmax:Softmax",
+    "triplet": "trainer.losses.triplet:Triplet",
+})

@@ -1,0 +1,65 @@
+"""Softmax cross entropy of cosines with an additive margin."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from data.records import Batch
+from trainer.losses.logits import accuracy, branch_logits
+from trainer.output import Loss, LossValue, Output
+
+Margin = Annotated[float, Field(ge=0)]
+
+
+class AMSoftmax(Loss):
+    """Cross entropy of scale (cos - margin [own class]), summed over branches.
+
+    Scale 0 keeps the embedding's length |x|: |x| cos, and for the own class |x| ((1 + margin) cos - margin).
+    A list of margins is gone through, `step` optimiser steps each; the last one stays.
+    Wang et al., Additive Margin Softmax for Face Verification, 2018.
+    """
+
+    classifier = "cosine"
+
+    def __init__(
+        self,
+        *,
+        margin: Margin | Annotated[list[Margin], Field(min_length=1)] = 0.35,
+        scale: Annotated[float, Field(ge=0)] = 30.0,
+        step: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
+        super().__init__()
+        self.margins = margin if isinstance(margin, list) else [margin]
+        if (step is None) != (len(self.margins) == 1):
+            raise ValueError(
+                f"am_softmax.step: the optimiser steps per margin go with a list of several margins, "
+                f"got step {step} with margin {margin}; give both or neither"
+            )
+        self.scale = scale
+        self.step = step
+        self.margin = self.margins[0]
+
+    def set_step(self, step: int) -> None:
+        if self.step is not None:
+            self.margin = self.margins[min(step // self.step, len(self.margins) - 1)]
+
+    def forward(self, output: Output, batch: Batch) -> LossValue:
+        cosines = branch_logits(output)
+        own = F.one_hot(batch.labels, cosines[0].shape[1])
+        parts = output.embedding.chunk(len(cosines), dim=1)
+        logits = [self._with_margin(cos, part, own) for cos, part in zip(cosines, parts, strict=True)]
+        terms = [F.cross_entropy(z, batch.labels) for z in logits]
+        scalars = {
+            "accuracy": accuracy(cosines, batch.labels),
+            "margin": cosines[0].new_full((), self.margin),
+        }
+        return LossValue(torch.stack(terms).sum(), scalars)
+
+    def _with_margin(self, cosines: Tensor, part: Tensor, own: Tensor) -> Tensor:
+        if self.scale:
+            return self.scale * (cosines - self.margin * own)
+        lengths: Tensor = torch.linalg.vector_norm(part, dim=1, keepdim=True)
+        return lengths * (cosines - self.margin * own * (1 - cosines))

@@ -1,0 +1,20 @@
+"""What the classification losses read of an output."""
+
+import torch
+from torch import Tensor
+
+from trainer.output import Output
+
+
+def branch_logits(output: Output) -> list[Tensor]:
+    """One (B, K) per branch; ValueError where the network has no classifier."""
+    if output.logits is None:
+        raise ValueError("losses: a classification loss needs logits, and this network has no classifier")
+    return output.logits
+
+
+@torch.no_grad()
+def accuracy(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Share of the images whose class has the largest mean probability over the branches."""
+    probabilities = torch.stack([branch.softmax(dim=1) for branch in logits]).mean(dim=0)
+    return (probabilities.argmax(dim=1) == labels).to(probabilities.dtype).mean()

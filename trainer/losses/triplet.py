@@ -1,0 +1,84 @@
+"""Triplet loss within the batch."""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from data.records import Batch
+from trainer.output import Loss, LossValue, Output
+
+ACTIVE = 1e-3  # loss above which a triplet still counts as one to learn from
+
+
+class Triplet(Loss):
+    """Mean over anchors of [d(anchor, positive) - d(anchor, negative) + margin]+, d Euclidean.
+
+    Positive and negative are the hardest of the batch (Hermans et al., In Defense of the Triplet Loss, 2017);
+    with `adaptive_weight`, all of them, weighted by softmax(d) and softmax(-d) (Ristani and Tomasi, Features
+    for Multi-Target Multi-Camera Tracking, 2018), the anchor itself among its positives. "soft_margin" is
+    ln(1 + exp(d_ap - d_an)). Anchors without another positive or without a negative do not count; without any
+    that counts, the loss is 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        margin: Annotated[float, Field(ge=0)] | Literal["soft_margin"] = 0.3,
+        adaptive_weight: bool = False,
+        on: Literal["features", "embedding"] = "features",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.margin = margin
+        self.adaptive_weight = adaptive_weight
+        self.on = on
+        self.normalize = normalize
+
+    def forward(self, output: Output, batch: Batch) -> LossValue:
+        vectors = output.features if self.on == "features" else output.embedding
+        distances = pairwise_distances(F.normalize(vectors) if self.normalize else vectors)
+        same = batch.labels[:, None] == batch.labels
+        counts = (same.sum(dim=1) > 1) & ~same.all(dim=1)
+        choose = weighted if self.adaptive_weight else hardest
+        to_positive, to_negative = choose(distances, same)
+        excess = to_positive - to_negative
+        losses = F.softplus(excess) if self.margin == "soft_margin" else F.relu(excess + self.margin)
+        value = mean_where(counts, losses)
+        with torch.no_grad():
+            scalars = {
+                "active_triplets": ((losses > ACTIVE) & counts).to(losses.dtype).sum(),
+                "mean_dist_ap": mean_where(counts, to_positive),
+                "mean_dist_an": mean_where(counts, to_negative),
+                "pull_ratio": mean_where(counts, (excess < 0).to(losses.dtype)),
+            }
+        return LossValue(value, scalars)
+
+
+def pairwise_distances(vectors: Tensor) -> Tensor:
+    """Euclidean distances, (N, D) -> (N, N), from differences; a distance of 0 has the gradient 0.
+
+    Expanded squares leave about 1e-3 between a vector and itself in float32.
+    """
+    return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def hardest(distances: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to the farthest positive and to the nearest negative: (B, B), (B, B) bool -> (B,), (B,)."""
+    infinity = torch.finfo(distances.dtype).max
+    return distances.where(same, 0.0).amax(dim=1), distances.where(~same, infinity).amin(dim=1)
+
+
+def weighted(distances: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax-weighted distance to the positives and to the negatives: (B, B), (B, B) bool -> (B,), (B,)."""
+    lowest = torch.finfo(distances.dtype).min
+    near = distances.where(same, lowest).softmax(dim=1)
+    far = (-distances).where(~same, lowest).softmax(dim=1)
+    return (near * distances).sum(dim=1), (far * distances).sum(dim=1)
+
+
+def mean_where(mask: Tensor, values: Tensor) -> Tensor:
+    """Mean of the values under the mask; 0 when there are none."""
+    return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
