@@ -1,0 +1,52 @@
+"""Image sets that can be packed: one file each, and what all of them give."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data.records import DataError
+from params.plugin import Table
+
+# A source is called with the root folder, and its options by keyword, and gives {split name: Split}.
+SOURCES = Table("source", {
+    "cub200": "data.sources.cub200:cub200",
+    "folder": "data.sources.folder:folder",
+    "market1501": "data.sources.market1501:market1501",
+})
+SPLITS = ("train", "query", "gallery", "val", "test")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class Item(NamedTuple):
+    """One image of a set, not read yet."""
+
+    path: str  # relative to the root
+    class_name: str | None  # None = junk
+    camera: int = -1
+    sequence: int = -1
+
+
+class Split(NamedTuple):
+    """The images of a split; a label is a position in `class_names`."""
+
+    items: Sequence[Item]
+    class_names: Sequence[str]
+    left_out: int = 0  # junk images that are not among the items
+
+
+def image_files(root: Path, directory: str) -> list[str]:
+    """The images in a folder of the set and below it, sorted, relative to the root.
+
+    Other files and hidden ones are passed over. Raises DataError where the folder is missing or has no image.
+    """
+    top = root / directory
+    if not top.is_dir():
+        raise DataError(f"{top}: no such folder; give the root of the image set as it is unpacked")
+    paths = (Path(folder, name).relative_to(root)
+             for folder, _, names in os.walk(top, followlinks=True) for name in names)
+    found = sorted(str(path) for path in paths if path.suffix.lower() in EXTENSIONS
+                   and not any(part.startswith(".") for part in path.parts))
+    if not found:
+        raise DataError(f"{top}: no image in it; expected files that end in {' '.join(EXTENSIONS)}")
+    return found
