@@ -74,6 +74,7 @@ def test_the_classifier_is_the_one_that_the_losses_read(losses, kind):
 
 
 def test_losses_that_need_two_classifiers_are_refused():
-    with pytest.raises(ValueError, match='^losses: "am_softmax" needs a cosine classifier and "softmax" needs a linear '
-                                         "classifier, and a network has one; keep one of the two losses$"):
+    message = ('^losses: "am_softmax" needs a cosine classifier and "softmax" needs a linear classifier, '
+               "and a network has one; keep one of the two losses$")
+    with pytest.raises(ValueError, match=message):
         Criterion([("softmax", 1.0, Softmax()), ("am_softmax", 1.0, AMSoftmax())])

@@ -21,9 +21,10 @@ def test_even_odds_with_gamma_2_cost_a_quarter_of_ln_2(output_of, make_batch):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
-def test_focal_loss_matches_the_paper_written_as_loops(output_of, make_output, gamma):
+def test_focal_loss_matches_the_paper_written_as_loops(make_output, gamma):
     output, batch = make_output(branches=2)
-    torch.testing.assert_close(Focal(gamma=gamma)(output, batch).value, by_loops(output.logits, batch.labels, gamma))
+    expected = by_loops(output.logits, batch.labels, gamma)
+    torch.testing.assert_close(Focal(gamma=gamma)(output, batch).value, expected)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
@@ -32,7 +33,7 @@ def test_gradient_of_focal_loss(output_of, make_output, gamma):
     assert torch.autograd.gradcheck(lambda z: Focal(gamma=gamma)(output_of(z), batch).value, output.logits)
 
 
-def test_focal_loss_has_the_original_codes_value_and_gradient(golden, assert_as_golden, output_of, make_batch):
+def test_focal_loss_is_that_of_the_original_code(golden, assert_as_golden, output_of, make_batch):
     case = golden["002_focal_gamma2"]
     z = torch.tensor(case["inputs"]["z"], dtype=torch.float64, requires_grad=True)
     value, _ = Focal(gamma=case["params"]["gamma"])(output_of(z), make_batch(case["inputs"]["y"]))

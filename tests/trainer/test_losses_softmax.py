@@ -25,7 +25,7 @@ def test_even_logits_cost_the_logarithm_of_the_classes(output_of, make_batch):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_cross_entropy_matches_the_paper_written_as_loops(output_of, make_output, smoothing):
+def test_cross_entropy_matches_the_paper_written_as_loops(make_output, smoothing):
     output, batch = make_output(branches=3)
     value = Softmax(label_smoothing=smoothing)(output, batch).value
     torch.testing.assert_close(value, by_loops(output.logits, batch.labels, smoothing))
@@ -37,14 +37,14 @@ def test_gradient_of_cross_entropy(output_of, make_output):
         lambda *z: Softmax(label_smoothing=0.1)(output_of(*z), batch).value, output.logits)
 
 
-def test_the_sum_over_stripes_has_the_original_codes_value_and_gradient(golden, assert_as_golden, output_of, make_batch):
+def test_the_sum_over_stripes_is_that_of_the_original_code(golden, assert_as_golden, output_of, make_batch):
     case = golden["002_pcb_sum_ce"]
     z = torch.tensor(case["inputs"]["z"], dtype=torch.float64, requires_grad=True)
     value, _ = Softmax()(output_of(*z), make_batch(case["inputs"]["y"]))
     assert_as_golden(case["outputs"], value, z=z)
 
 
-def test_label_smoothing_has_the_original_codes_value_and_gradient(golden, assert_as_golden, output_of, make_batch):
+def test_label_smoothing_is_that_of_the_original_code(golden, assert_as_golden, output_of, make_batch):
     case = golden["001_label_smooth_ce"]
     z = torch.tensor(case["inputs"]["z"], dtype=torch.float64, requires_grad=True)
     loss = Softmax(label_smoothing=case["params"]["epsilon"])
