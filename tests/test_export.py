@@ -40,10 +40,11 @@ def drawn(identity, view):
 def archives(tmp_path_factory):
     """Six identities: train, query, gallery and val."""
     folder = tmp_path_factory.mktemp("archives")
+    names = [f"person {i}" for i in range(6)]
     for split, views in {"train": range(4), "query": [4], "gallery": [5, 6], "val": [7, 8]}.items():
         records = [Record(drawn(identity, view), identity, view % 2, -1, f"{identity}/{view}.jpg")
                    for identity in range(6) for view in views]
-        write_archive(folder / f"{split}.lmdb", records, Meta("folder", split, [f"person {i}" for i in range(6)]))
+        write_archive(folder / f"{split}.lmdb", records, Meta("folder", split, names))
     return folder
 
 
@@ -69,8 +70,8 @@ def reid_run(make_run):
 @pytest.fixture(scope="module")
 def exported(reid_run):
     """The model.onnx of a re-identification run, made by a real process, and what was printed."""
-    done = subprocess.run([sys.executable, "export.py", "--run_dir", reid_run], capture_output=True, text=True,
-                          check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "export.py", "--run_dir", reid_run],
+                          capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stderr) == (0, "")
     return reid_run / "model.onnx", done.stdout
 
@@ -123,8 +124,8 @@ def test_nothing_but_the_file_is_left(exported):
 def test_a_classifier_ships_logits_and_the_names_of_its_classes(make_run, archives, tmp_path):
     run = make_run(evaluation_params={"type": "classification_evaluate"}, ema_decay=0.5)
     output = tmp_path / "classifier.onnx"
-    arguments = ["--run_dir", str(run), "--output", str(output), "--input_format", "float_nchw", "--snapshot", "last"]
-    assert export.main(arguments) == 0
+    options = ["--output", str(output), "--input_format", "float_nchw", "--snapshot", "last"]
+    assert export.main(["--run_dir", str(run), *options]) == 0
     extractor = FeatureExtractor(output, providers=CPU)
     assert extractor.metadata["class_names"] == [f"person {i}" for i in range(6)]
     val = open_archive(archives / "val.lmdb")

@@ -1,0 +1,220 @@
+"""Turn a run's snapshot into an ONNX file proven equal to it: python export.py --run_dir runs/exp1."""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.loader import evaluation_batches
+from data.records import Predict, Predictions
+from deploy import FeatureExtractor, Preprocessing, __version__
+from deploy.selftest import golden_vectors
+from evaluate import EVALUATORS
+from evaluate.protocol import RunEval, wants_logits
+from params.schema import Params
+from trainer import build
+from trainer.evaluation import restored_network, snapshot_of
+from trainer.model import Embedder
+from trainer.onnx_writer import InputFormat, write_onnx
+from trainer.proof import LEAST_COSINE, Agreement, ProofError, Run, Said, predict_by, prove, run_network
+from trainer.run import RunDirectory
+from trainer.snapshot import State
+from trainer.splits import Splits, network_predict
+
+MOST_APART = 1e-3  # by which the evaluator's metric may differ between snapshot and file
+PROVEN_ON = ("query", "val", "test")  # of these splits, images of the first that there is; else of train
+IMAGES, GOLDEN = 16, 4  # that the proof is made with, and of these, that go with the file
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A snapshot with what belongs to it."""
+
+    state: State
+    params: Params
+    network: Embedder  # with the weights that are evaluated, in evaluation mode, on the CPU
+    preprocessing: Preprocessing
+    splits: Splits
+    run_eval: RunEval | None
+
+    @property
+    def logits(self) -> bool:
+        """Whether logits ship: where the evaluator scores them; those over identities serve no one."""
+        return self.run_eval is not None and wants_logits(self.run_eval)
+
+    def evaluate(self, predict: Predict) -> dict[str, float]:
+        """The evaluator's metrics; without an evaluator, none."""
+        return self.run_eval(self.state["params"], predict) if self.run_eval else {}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What snapshot and file were found to have in common."""
+
+    agreements: Sequence[Agreement]
+    metric: str | None  # that chose the best snapshot; None without an evaluator
+    of_snapshot: Mapping[str, float]
+    of_file: Mapping[str, float]
+
+
+def trained(run: RunDirectory, which: str) -> Trained:
+    """A run's "best" or "last" snapshot; RunError when there is none."""
+    state = snapshot_of(run, which)
+    params = Params.model_validate(state["params"])
+    section = params.evaluation_params
+    return Trained(
+        state, params, restored_network(params, state), build.preprocessing(params),
+        Splits(Path(params.batches_dir)), EVALUATORS.load(section.type) if section else None)
+
+
+def metrics_of(model: Trained, which: str) -> dict[str, float]:
+    """The snapshot's metrics; measured for "last", whose recorded ones can be of an earlier epoch."""
+    if which == "best":
+        recorded: dict[str, float] = model.state["metrics"]
+        return recorded
+    return model.evaluate(network_predict(
+        model.splits, model.params, lambda: model.network, device=torch.device("cpu"), logits=model.logits))
+
+
+def export(model: Trained, metrics: Mapping[str, float], output: Path, input_format: InputFormat) -> Proof:
+    """Write the file, prove it, and only then put it in its place; ProofError leaves nothing of it."""
+    images = real_images(model.splits)
+    by_network = run_network(model.network, logits=model.logits)
+    beside = output.with_name(f".{output.name}.{os.getpid()}.unproven")
+    try:
+        write_onnx(model.network, beside, model.preprocessing, input_format=input_format, logits=model.logits,
+                   metadata=metadata(model, metrics, images, by_network))
+        proof = proven(model, metrics, by_network, run_file(beside), images)
+        os.replace(beside, output)
+    finally:
+        beside.unlink(missing_ok=True)
+    return proof
+
+
+def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_file: Run,
+           images: Sequence[bytes]) -> Proof:
+    """Embeddings, logits and margins of images, then the evaluator's metric, compared; ProofError."""
+    agreements = prove(by_network, by_file, np.stack([model.preprocessing(image) for image in images]))
+    found = model.evaluate(file_predict(model, by_file))
+    section = model.params.evaluation_params
+    metric = (section.monitor or next(iter(found))) if section else None
+    if metric and not abs(metrics[metric] - found[metric]) <= MOST_APART:  # also where it is NaN
+        raise ProofError(f"{metric}: {found[metric]:.4f} of the file, {metrics[metric]:.4f} of the snapshot, "
+                         f"at most {MOST_APART} apart expected; has the data changed since training?")
+    return Proof(agreements, metric, metrics, found)
+
+
+def real_images(splits: Splits) -> list[bytes]:
+    """Encoded images of the run, evenly spaced over one split."""
+    there = [split for split in PROVEN_ON if (splits.folder / f"{split}.lmdb").is_file()]
+    archive = splits.archive(there[0] if there else "train")
+    places = np.linspace(0, len(archive) - 1, min(IMAGES, len(archive))).astype(int)
+    return [archive.read(i) for i in places.tolist()]
+
+
+def run_file(path: Path) -> Run:
+    """An ONNX file as the proof wants it, through the code that its users run."""
+    extractor = FeatureExtractor(path, providers=["CPUExecutionProvider"])
+
+    def run(pixels: np.ndarray) -> Said:
+        return {name: value for name, value in extractor.run(pixels)._asdict().items() if value is not None}
+
+    return run
+
+
+def file_predict(model: Trained, by_file: Run) -> Predict:
+    """split name -> Predictions of the file."""
+    def of(split: str) -> Predictions:
+        return predict_by(by_file, evaluation_batches(
+            model.splits.archive(split), model.preprocessing, batch_size=model.params.batch_size,
+            workers=model.params.num_preprocess_workers))
+
+    return of
+
+
+def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[bytes],
+             by_network: Run) -> dict[str, Any]:
+    """What the file says of itself, besides what its writer knows."""
+    golden = sorted(images, key=len)[:GOLDEN]  # the smallest, since they travel with the file
+    embeddings = by_network(np.stack([model.preprocessing(image) for image in golden]))["embeddings"]
+    resolved = json.dumps(model.state["params"], sort_keys=True)
+    return {
+        "kiln_version": __version__,
+        "epoch": model.state["epoch"],
+        "step": model.state["step"],
+        "metrics": dict(metrics),
+        "params_digest": hashlib.sha256(resolved.encode()).hexdigest(),
+        "fingerprint": fingerprint(model.network),
+        "golden": golden_vectors(golden, embeddings, model.preprocessing, LEAST_COSINE),
+        **({"class_names": model.state["class_names"]} if model.logits else {}),
+    }
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """sha256 over the names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode() + weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def table(proof: Proof) -> Iterator[str]:
+    """What was compared, for people."""
+    yield f"{'batch size':<12}{'cosine':>12}{'largest difference':>22}"
+    for agreement in proof.agreements:
+        yield f"{agreement.batch_size:<12}{agreement.cosine:>12.7f}{agreement.max_abs:>22.1e}"
+    if proof.metric is None:
+        yield "no metric: the run has no evaluator"
+        return
+    yield f"{'metric':<12}{'snapshot':>12}{'file':>22}"
+    yield f"{proof.metric:<12}{proof.of_snapshot[proof.metric]:>12.6f}{proof.of_file[proof.metric]:>22.6f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export one snapshot; the exit code."""
+    arguments = _parsed(argv)
+    output = arguments.output or arguments.run_dir / "model.onnx"
+    try:
+        model = trained(RunDirectory(arguments.run_dir), arguments.snapshot)
+        proof = export(model, metrics_of(model, arguments.snapshot), output, arguments.input_format)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # not a user's mistake: the traceback is wanted
+            raise
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
+    logits = f", logits {len(model.state['class_names'])}" if model.logits else ""
+    print(f"{output}: {arguments.snapshot} snapshot of epoch {model.state['epoch']}")
+    print(f"outputs: embeddings {model.network.embedding_dim}{logits}", *table(proof), sep="\n")
+    return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Turn a run's snapshot into an ONNX file that is proven equal to it.",
+        epilog="exit codes: 0 done, 2 usage, 3 data, 4 no such snapshot, 5 the proof failed")
+    parser.add_argument("--run_dir", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--snapshot", choices=("best", "last"), default="best", help="default: best")
+    parser.add_argument("--output", type=Path, help="default: model.onnx in the run's folder")
+    parser.add_argument("--input_format", choices=("uint8_nhwc", "float_nchw"), default="uint8_nhwc",
+                        help="uint8 (B, H, W, 3) or float32 (B, 3, H, W) in 0..255; default: uint8_nhwc")
+    parser.add_argument("--precision", choices=("fp32",), default="fp32", help="arithmetic of the file")
+    arguments = parser.parse_args(argv)
+    if not arguments.run_dir.is_dir():
+        parser.error(f"--run_dir {arguments.run_dir}: no such folder")
+    if arguments.output and not arguments.output.parent.is_dir():
+        parser.error(f"--output {arguments.output}: no such folder {arguments.output.parent}")
+    if arguments.output and arguments.output.is_dir():
+        parser.error(f"--output {arguments.output}: a file expected, this is a folder")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())
