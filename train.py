@@ -113,10 +113,12 @@ def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any]:
     """The params and their archives, after everything that can be said before the first step has been."""
     from trainer.rehearsal import rehearse, sampler_can_be_built
     from trainer.splits import Splits
+    from trainer.weights import weights_can_be_loaded
 
     loaded = _load(arguments.config_path, arguments.set)
     splits = Splits(Path(loaded.params.batches_dir))
     sampler_can_be_built(loaded.params, splits)
+    weights_can_be_loaded(loaded.params, len(splits.archive("train").class_names))
     run_eval, _ = _evaluator(loaded)
     if run_eval is not None:
         rehearse(run_eval, loaded.params, loaded.resolved, splits)

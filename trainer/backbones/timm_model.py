@@ -34,12 +34,17 @@ class TimmModel(Backbone):
         self._create = partial(timm.create_model, architecture, num_classes=0, **size)
         try:
             self.network = self._create(pretrained=False)
-            with torch.no_grad():
-                self.channels = self.eval()(torch.zeros(1, 3, height, width)).shape[1]
+            with torch.enable_grad():
+                maps = self.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, AttributeError, RuntimeError) as error:
             where = f'model_params.backbone: "{name}" gives no feature map of {height} x {width} images'
             raise ValueError(f"{where}: {error}") from error
         self.train()
+        self.channels = maps.shape[1]
+        parameters = list(self.parameters())
+        used = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, used, strict=True):
+            parameter.requires_grad_(gradient is not None)  # the rest belongs to timm's own head
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network.forward_features(images)
