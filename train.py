@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from params import Loaded, ParamsError, load
+from params import Loaded, load
 from trainer import service
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
@@ -177,8 +177,11 @@ class RunFailed(Exception):
     """A background run ended before its first step: its line, and its exit code."""
 
     def __init__(self, line: str, exit_code: int) -> None:
-        super().__init__(line)
+        super().__init__(line, exit_code)
         self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
                "130 / 143 snapshot taken on SIGINT / SIGTERM")
     parser.add_argument("--operation", required=True, choices=OPERATIONS)
     parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
-    parser.add_argument("--sub_working_dir", metavar="NAME", help="the run's folder; default: the time, or the only run")
+    parser.add_argument("--sub_working_dir", metavar="NAME",
+                        help="the run's folder; default: the time, or the only run there is")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
     parser.add_argument("--snapshot", choices=("best", "last"), default="best", help="for evaluate; default: best")
     parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")

@@ -105,7 +105,8 @@ def _no_split(split: str) -> Any:
 
 
 def _jpeg(draw: np.random.Generator) -> bytes:
-    blobs = Image.fromarray(draw.integers(0, 256, (8, 4, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    blobs = Image.fromarray(draw.integers(0, 256, (8, 4, 3), dtype=np.uint8))
+    blobs = blobs.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     encoded = io.BytesIO()
     blobs.save(encoded, "JPEG", quality=90)
     return encoded.getvalue()

@@ -33,7 +33,8 @@ EXPECTED = {
 
 
 def mistakes_of(
-    error: ValidationError, given: Any, model: type[BaseModel], at: Path = (), owner: str = "", also: Iterable[str] = (),
+    error: ValidationError, given: Any, model: type[BaseModel], at: Path = (), owner: str = "",
+    also: Iterable[str] = (),
 ) -> list[Mistake]:
     """One mistake per path of a failed validation of `given`, which stands at the path `at` of the file.
 

@@ -38,5 +38,9 @@ class ParamsError(ValueError):
     exit_code = 2
 
     def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(source, mistakes)
+        self.source = source
         self.mistakes = tuple(dict.fromkeys(mistakes))
-        super().__init__("\n".join(f"{source}: {mistake}" for mistake in self.mistakes))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{self.source}: {mistake}" for mistake in self.mistakes)

@@ -60,35 +60,40 @@ def load(
 
 def read_json(path: FilePath) -> dict[str, Any]:
     """The object in a JSON file; ParamsError with line and column where it is none."""
-    def refuse(message: str) -> ParamsError:
-        return ParamsError(path.name, [Mistake((), message)])
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]
-        for name in names:
-            if names.count(name) > 1:
-                raise refuse(f'the key "{name}" is given twice in one object; keep one')
-        return dict(items)
-
-    def constant(word: str) -> Any:
-        raise refuse(f"{word} is not a JSON number; give a finite one")
-
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-    except OSError as error:
-        raise refuse(f"cannot be read: {error.strerror}; give the file's path with --config_path") from None
-    except UnicodeDecodeError as error:
-        raise refuse(f"not UTF-8 text at byte {error.start}; save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise refuse(f"line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError:
-        raise refuse("nested too deeply to be a params.json") from None
-    except ValueError as error:
-        raise error if isinstance(error, ParamsError) else refuse(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise refuse(f"expected an object, found {type(value).__name__}")
-    return value
+        reason = "nested too deeply to be a params.json"
+    except (OSError, ValueError) as error:
+        reason = _reason(error)
+    else:
+        if isinstance(value, dict):
+            return value
+        reason = f"expected an object, found {type(value).__name__}"
+    raise ParamsError(path.name, [Mistake((), reason)])
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Why a file is no JSON, in one line."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}; give the file's path with --config_path"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text at byte {error.start}; save it as UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno} column {error.colno}: not JSON: {error.msg}"
+    return str(error)
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in items]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'the key "{name}" is given twice in one object; keep one')
+    return dict(items)
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a JSON number; give a finite one")
 
 
 def override(given: dict[str, Any], overrides: Sequence[str]) -> tuple[set[Path], list[Mistake]]:

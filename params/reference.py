@@ -111,7 +111,7 @@ def _table(model: type[BaseModel]) -> list[str]:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         key = field.alias or name
-        rows.append(f"| `{key}` | {_type(properties[key])} | {_default(field)} | {field.description or ''} |")
+        rows.append(f"| `{key}` | {_type(properties[key])} | {_default(field)} | {field.description or 'see its own section'} |")
     return rows
 
 

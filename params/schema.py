@@ -51,7 +51,8 @@ class Lr(Plugin):
 
     table = "schedule"
     selector = "schedule"
-    schedule: Annotated[str, Field(description="course of the learning rate; decay_step alone asks for step")] = "constant"
+    schedule: Annotated[str, Field(
+        description="course of the learning rate; decay_step alone asks for step")] = "constant"
     base_lr: Annotated[Rate, Field(description="learning rate of the backbone")] = 0.01
     fc_lr: Annotated[Rate | None, Field(
         description="learning rate of neck, classifier and losses; null = base_lr")] = None
@@ -176,7 +177,8 @@ class Params(Section):
     optimizer: Annotated[Optimizer, Short] = Optimizer()
     lr: Lr = Lr()
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="L2 factor")] = 5e-4
-    gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False, description="largest gradient norm; 0 = off")] = 0.0
+    gradient_clip: Annotated[float, Field(
+        ge=0, allow_inf_nan=False, description="largest gradient norm; 0 = off")] = 0.0
     gradient_accumulation: Annotated[Count, Field(description="batches per optimiser step")] = 1
     ema_decay: Annotated[float, Field(
         ge=0, lt=1, description="decay of averaged weights, which are then evaluated and exported; 0 = off")] = 0.0

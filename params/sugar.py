@@ -110,7 +110,8 @@ def _class_balanced(result: Rewritten) -> None:
         sampling["type"] = "pk" if balanced else "random"
         result.sugared.add(("batch_sampling_params", "type"))
         if not balanced and ("P" in sampling or "K" in sampling):
-            sampling.pop("P", None), sampling.pop("K", None)
+            sampling.pop("P", None)
+            sampling.pop("K", None)
             result.notices.append("batch_sampling_params: P and K rest while class_balanced is false")
 
 

@@ -38,7 +38,8 @@ def params(figures, tmp_path):
     """Write a params.json for a tiny run on the figures; keys may be added or replaced."""
     def write(**keys):
         path = tmp_path / "params.json"
-        path.write_text(json.dumps({**TINY, "batches_dir": str(figures), "working_dir": str(tmp_path / "runs"), **keys}))
+        places = {"batches_dir": str(figures), "working_dir": str(tmp_path / "runs")}
+        path.write_text(json.dumps({**TINY, **places, **keys}))
         return path
     return write
 
@@ -65,7 +66,7 @@ def train():
 
 @pytest.fixture
 def train_until():
-    """Run train.py until a line of its output holds a text, then send it a signal; its exit code and later output."""
+    """Run train.py until a line of its output holds a text, then send a signal; its exit code and later output."""
     def run(text, signal, operation, path, *arguments):
         with subprocess.Popen(command_line(operation, path, *arguments), cwd=ROOT, text=True, env=ENVIRONMENT,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

@@ -8,7 +8,8 @@ import pytest
 
 import train as script
 
-VALUES = [None, True, -1, 0, 3, 10**30, 0.5, -0.5, 1e300, "", "x", "soft_margin", "resnet18", [], [1], ["a"], {}, {"type": "x"}]
+VALUES = [None, True, -1, 0, 3, 10**30, 0.5, -0.5, 1e300, "", "x", "soft_margin", "resnet18", [], [1], ["a"], {},
+          {"type": "x"}]
 
 
 def places(node, path=()):

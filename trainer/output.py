@@ -5,8 +5,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from data.records import Batch
-
 
 @dataclass(frozen=True)
 class Output:

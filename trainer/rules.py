@@ -35,8 +35,9 @@ def batch_is_p_times_k(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]
     """batch_size says the same as P x K."""
     options = params.batch_sampling_params.choice.options
     if params.batch_sampling_params.type == "pk" and params.batch_size != options["P"] * options["K"]:
-        yield Mistake(("batch_size",), f"expected P x K = {options['P']} x {options['K']} = {options['P'] * options['K']},"
-                      f" found {params.batch_size}; leave it out, or change P or K")
+        p, k = options["P"], options["K"]
+        yield Mistake(("batch_size",), f"expected P x K = {p} x {k} = {p * k}, found {params.batch_size}; "
+                      "leave it out, or change P or K")
 
 
 def one_kind_of_classifier(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:

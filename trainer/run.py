@@ -45,13 +45,15 @@ class RunDirectory:
 
     def create(self, resolved: dict[str, Any]) -> None:
         """Make the directory with its params.json; RunError when it exists already."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                raise RunError(f"{self.path}: exists already; resume it with --operation resume_train, or choose "
+                               "another --sub_working_dir")
             self.path.mkdir()
-        except FileExistsError:
-            raise RunError(
-                f"{self.path}: exists already; resume it with --operation resume_train, or choose another "
-                "--sub_working_dir") from None
+        except OSError as error:
+            mistake = Mistake(("working_dir",), f"{self.path} cannot be made: {error.strerror}")
+            raise ParamsError("params.json", [mistake]) from None
         self.snapshots.mkdir()
         self.write_params(resolved)
         self.update_status(state="starting")

@@ -30,7 +30,8 @@ KNOWN = (DataError, ImageError, DiskError, SnapshotError, TrainingError)  # thei
 
 def device_of(params: Params) -> torch.device:
     """Where the network runs."""
-    return torch.device("cuda", params.parallels[0]) if params.parallels and params.device != "cpu" else torch.device("cpu")
+    on_gpu = params.parallels and params.device != "cpu"
+    return torch.device("cuda", params.parallels[0]) if on_gpu else torch.device("cpu")
 
 
 def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool) -> None:
@@ -118,5 +119,3 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-
-

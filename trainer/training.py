@@ -1,6 +1,6 @@
 """Everything that one run consists of while it is trained, and its state as plain types."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
@@ -13,7 +13,6 @@ from data.loader import TrainLoader
 from data.records import Batch
 from params.schema import Params
 from trainer import build
-from trainer.output import Output
 from trainer.snapshot import State
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from params.errors import Mistake, ParamsError
 from params.schema import Params
@@ -14,7 +15,9 @@ def initial_weights(network: Embedder, params: Params) -> list[str]:
     """Load what the params name into a fresh network; a line for each file, ParamsError where one does not fit."""
     told = []
     if params.imagenet_pretrain:
-        source = True if params.imagenet_pretrain is True else Path(params.imagenet_pretrain)
+        source: Literal[True] | Path = True
+        if isinstance(params.imagenet_pretrain, str):
+            source = Path(params.imagenet_pretrain)
         told.append(_loaded("imagenet_pretrain", lambda: load_imagenet(network.backbone, source)))
     if snapshot := params.pretrain_snapshot:
         told.append(_loaded("pretrain_snapshot", lambda: load_pretrained(

@@ -67,7 +67,8 @@ def test_all_mistakes_are_said_at_once_with_path_and_remedy(read):
 @pytest.mark.parametrize(("content", "line"), [
     ({"losses": [{"type": "triplet", "margin": "soft"}]},
      "losses[0].margin: expected a number or 'soft_margin', found \"soft\""),
-    ({"losses": [{"type": "triplet", "margin": -1}]}, "losses[0].margin: expected a number >= 0 or 'soft_margin', found -1"),
+    ({"losses": [{"type": "triplet", "margin": -1}]},
+     "losses[0].margin: expected a number >= 0 or 'soft_margin', found -1"),
     ({"losses": [{"type": "tripplet"}]}, 'losses[0].type: no loss is called "tripplet"; did you mean "triplet"?'),
     ({"losses": []}, "losses: expected at least 1 entries, found []"),
     ({"losses": [{"weight": 1.0}]}, "losses[0].type: needed, and missing"),
@@ -116,7 +117,7 @@ def test_a_file_that_is_not_there_or_not_text_is_told_in_one_line(tables, tmp_pa
 
 def test_overrides_reach_any_depth(read):
     loaded = read({"losses": [{"type": "softmax"}, {"type": "triplet"}]}, "losses[1].margin=0.5", "optimizer=adam",
-                  "evaluation_params.type=market_evaluate", "batch_sampling_params={\"type\": \"pk\", \"P\": 2, \"K\": 2}")
+                  "evaluation_params.type=market_evaluate", 'batch_sampling_params={"type": "pk", "P": 2, "K": 2}')
     assert loaded.resolved["losses"][1]["margin"] == 0.5
     assert loaded.params.optimizer.type == "adam"
     assert loaded.params.evaluation_params.type == "market_evaluate"
@@ -125,7 +126,8 @@ def test_overrides_reach_any_depth(read):
 
 @pytest.mark.parametrize(("text", "line"), [
     ("epoch", "params.json: --set epoch: expected key=value, as in --set lr.base_lr=0.02"),
-    ("losses[3].margin=1", "params.json: losses[3].margin: --set losses[3].margin=1: there is no such place in the file"),
+    ("losses[3].margin=1",
+     "params.json: losses[3].margin: --set losses[3].margin=1: there is no such place in the file"),
     ("epock=1", 'params.json: epock: no such key; did you mean "epoch"?'),
 ])
 def test_an_override_that_hits_nothing_is_a_mistake(read, text, line):

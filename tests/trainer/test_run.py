@@ -12,8 +12,16 @@ from params import ParamsError
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
 ROOT = Path(__file__).parent.parent.parent
-OWNER = "import sys; from pathlib import Path; from trainer.run import RunDirectory; run = RunDirectory(Path(sys.argv[1])); " \
-        "run.own(); run.update_status(state='running'); print('owned', flush=True); sys.stdin.read()"
+OWNER = """
+import sys
+from pathlib import Path
+from trainer.run import RunDirectory
+run = RunDirectory(Path(sys.argv[1]))
+run.own()
+run.update_status(state="running")
+print("owned", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def owner(tmp_path):
 
 def test_a_second_process_is_refused_and_told_the_owner(owner):
     run, process = owner
-    with pytest.raises(RunError, match=f"already running as process {process.pid}; stop it with --operation stop_train"):
+    with pytest.raises(RunError, match=f"already running as process {process.pid}; stop it with --operation"):
         run.own()
 
 

@@ -32,8 +32,8 @@ def test_multistep_after_the_warmup_gives_the_golden_rates(golden):
 def test_multistep_counted_from_the_start_gives_the_golden_rates(golden):
     case = golden["001_lr_schedule"]
     given = case["params"]
-    factor = course(schedule="multistep", decay_step=given["steps"], decay_gamma=given["gamma"], decay_after_warmup=False,
-                    warmup=given["warmup_epochs"], warmup_factor=given["warmup_factor"])
+    factor = course(schedule="multistep", decay_step=given["steps"], decay_gamma=given["gamma"],
+                    decay_after_warmup=False, warmup=given["warmup_epochs"], warmup_factor=given["warmup_factor"])
     (epochs,) = case["inputs"].values()
     assert [given["base_lr"] * factor(epoch) for epoch in epochs] == pytest.approx(case["outputs"]["lr"], rel=1e-9)
 
