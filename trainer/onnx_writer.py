@@ -15,7 +15,9 @@ from deploy.preprocess import Preprocessing
 from trainer.files import write_whole
 from trainer.output import Output
 
-OPSET = 18  # the lowest that torch's exporter writes without converting; ONNX 1.13, onnxruntime 1.14
+# The lowest opset that torch's exporter writes without converting, and the file format of its time:
+# ONNX 1.13 and onnxruntime 1.14 read them.
+OPSET, IR_VERSION = 18, 8
 
 InputFormat = Literal["uint8_nhwc", "float_nchw"]
 
@@ -71,6 +73,7 @@ def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessin
     properties = {key: json.dumps(value, allow_nan=False) for key, value in {**metadata, **facts}.items()}
     model = _stripped(_exported(graph, images, list(shipped)))
     onnx.helper.set_model_props(model, dict(sorted(properties.items())))
+    model.ir_version = IR_VERSION  # the newer ones are for the notes that were stripped
     onnx.checker.check_model(model, full_check=True)
     write_whole(Path(path), lambda file: file.write(model.SerializeToString()))
 

@@ -168,6 +168,7 @@ def test_the_file_is_one_file_without_paths_of_this_machine(folder):
 def test_the_file_needs_no_newer_reader_than_onnx_1_13(folder):
     model = onnx.load(folder / "model.onnx")
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+    assert model.ir_version == 8
 
 
 def test_the_same_network_gives_the_same_file(folder, network, tmp_path):
