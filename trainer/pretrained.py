@@ -1,6 +1,5 @@
 """Weights to start from: ImageNet files and downloads, Kiln's snapshots, other state dicts."""
 
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ BACKBONE = "backbone."  # before the names of a backbone's tensors in an Embedde
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which of a network's tensors a file has; `coverage` is their share of its weights, classifiers aside."""
+    """Which tensors of a network a file has; `coverage` is their share of its weights, classifiers aside."""
 
     loaded: list[str]
     missing: list[str]
@@ -50,11 +49,11 @@ def load_pretrained(
                *(f"{name} is not there" for name in report.missing),
                *(f"{name} is only there" for name in report.unexpected)]
     if strict and misfits:
-        raise ValueError(f"pretrain_snapshot: {path} is of another network: {_some(misfits, 1)}; to load what "
-                         'fits: "pretrain_snapshot": {"path": ..., "strict": false}')
+        raise ValueError(f"pretrain_snapshot: {path} is of another network: {_some(misfits, 1)}; "
+                         'to load what fits: "pretrain_snapshot": {"path": ..., "strict": false}')
     if report.coverage < min_coverage:
-        raise ValueError(f"pretrain_snapshot: {path}: {report}; expected at least {min_coverage:.0%}: use the "
-                         "model_params that it was trained with, or lower min_coverage")
+        raise ValueError(f"pretrain_snapshot: {path}: {report}; expected at least {min_coverage:.0%}: "
+                         "use the model_params that it was trained with, or lower min_coverage")
     _load(embedder, state, report)
     return report
 
@@ -87,7 +86,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: no such file; expected a snapshot of Kiln or a state dict")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # torch tells of a damaged file in half a dozen ways
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}); expected a snapshot of Kiln or a "
                          "state dict written by torch.save") from error
     state = _state_in(content)
@@ -130,7 +129,7 @@ def _download(backbone: Backbone) -> dict[str, Tensor]:
         return backbone.download()
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"imagenet_pretrain: the weights of {backbone.name} cannot be downloaded ({reason}); "
+        raise ValueError(f"imagenet_pretrain: {backbone.name}'s weights cannot be downloaded ({reason}); "
                          'give a file that holds them: "imagenet_pretrain": "<path>"') from error
 
 

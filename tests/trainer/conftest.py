@@ -21,13 +21,13 @@ def images():
 
 @pytest.fixture
 def make_embedder():
-    """A network for 64 x 32 images and 5 classes; the names are those of the tables."""
+    """A network for 64 x 32 images; the names are those of the tables."""
     def make(backbone="mobilenet_v3_small", pooling="avg", neck="bnneck", *, feature_dim=None, parts=0,
-             classifier="linear", seed=0):
+             classifier="linear", num_classes=5, seed=0):
         torch.manual_seed(seed)
         return build_embedder(
             Choice(backbone), Choice(pooling), Choice(neck), feature_dim=feature_dim, parts=parts,
-            classifier=classifier, num_classes=5, height=64, width=32,
+            classifier=classifier, num_classes=num_classes, height=64, width=32,
             mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     return make
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from params.plugin import Choice
 from trainer.backbones import BACKBONES
+from trainer.pretrained import load_imagenet
 
 
 def build(name, height=64, width=32, **options):
@@ -116,14 +117,24 @@ def timm():
     ("timm/resnet18", (2, 1)),
     ("timm/vit_tiny_patch16_224", (4, 2)),
     ("timm/swin_tiny_patch4_window7_224", (2, 1)),
+    ("timm/convnext_atto", (2, 1)),  # timm holds its last norm in the head, which is not ours
 ])
-def test_a_timm_network_gives_its_map_whatever_its_own_layout(timm, name, grid):
+def test_a_timm_network_gives_its_map_and_trains_whatever_its_layout(timm, name, grid):
     backbone = build(name)
     assert backbone.training
-    assert backbone(torch.zeros(2, 3, 64, 32)).shape == (2, backbone.channels, *grid)
-    plain = timm.create_model(name.removeprefix("timm/"), num_classes=0, **(
-        {} if "resnet" in name else {"img_size": (64, 32)})).state_dict()
-    backbone.load_state_dict(backbone.adapt(plain))
+    maps = backbone(torch.randn(2, 3, 64, 32))
+    assert maps.shape == (2, backbone.channels, *grid)
+    maps.square().sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
+
+
+def test_a_timm_file_is_taken_without_its_classifier(timm, tmp_path):
+    state = timm.create_model("resnet18").state_dict()
+    torch.save(state, tmp_path / "resnet18.pth")
+    backbone = build("timm/resnet18")
+    report = load_imagenet(backbone, tmp_path / "resnet18.pth")
+    assert report.unexpected == ["network.fc.weight", "network.fc.bias"]
+    assert torch.equal(backbone.network.conv1.weight, state["conv1.weight"])
 
 
 @pytest.mark.parametrize("name, message", [
