@@ -94,7 +94,7 @@ def open_archive(path: str | Path) -> Archive:
 def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> int:
     """Write records, in order, as one archive and return their number; the file appears whole or not at all.
 
-    Raises DataError where there is no record, or a label outside -1..K-1.
+    Raises DataError where there is no record, a label outside -1..K-1, or no room.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
@@ -102,6 +102,8 @@ def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> in
     try:
         count = _write_records(beside, records, meta)
         os.replace(beside, path)
+    except lmdb.Error as error:
+        raise DataError(f"{path}: cannot be written ({error}); choose a folder with room for it") from error
     finally:
         beside.unlink(missing_ok=True)
     sync_directory(path.parent)

@@ -139,6 +139,26 @@ def test_an_archive_of_nothing_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "absent" / "train.lmdb"
+    with pytest.raises(DataError, match=rf"{path}: cannot be written \(.*No such file"):
+        write_archive(path, [Record(b"x", 0, -1, -1, "x")], Meta("folder", "train", ["x"]))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    image = bytes(1 << 20)
+    records = [Record(image, 0, -1, -1, f"{i}") for i in range(40)]
+    script = ("import pickle, resource, signal, sys\n"
+              "from data.archive import Meta, write_archive\n"
+              "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+              "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 25, 1 << 25))\n"
+              "write_archive(sys.argv[1], pickle.load(sys.stdin.buffer), Meta('folder', 'train', ['x']))\n")
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "train.lmdb"], input=pickle.dumps(records),
+                          capture_output=True)
+    assert b"train.lmdb: cannot be written (" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_flipped_byte_is_found_and_named(written):
     path, records = written
     damaged = bytearray(path.read_bytes())

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -176,7 +178,11 @@ def test_an_archive_that_kills_its_reader_is_found(clean, write, encoded_image):
     size = whole.index(b"000000001") - 8  # in an LMDB leaf the size of a value stands before its key
     whole[size:size + 4] = (1 << 30).to_bytes(4, "little")
     path.write_bytes(whole)
-    assert found(clean) == [("error", "unreadable", f"{path}: damaged between its records")]
+    # As a program of its own: pytest would print where in it the worker died.
+    done = subprocess.run([sys.executable, "-m", "data.doctor", clean, "--json"], capture_output=True, text=True)
+    assert done.returncode == 3
+    finding, = json.loads(done.stdout)["findings"]
+    assert (finding["check"], finding["what"]) == ("unreadable", f"{path}: damaged between its records")
 
 
 def test_a_folder_without_archives_is_refused(tmp_path):
