@@ -92,10 +92,11 @@ def test_position_embeddings_of_a_square_image_are_resized_to_the_grid():
     assert (columns.diff(dim=1) > 5).all() and torch.allclose(columns[0], columns[3], atol=1e-5)
 
 
-def test_weights_for_the_same_grid_are_taken_as_they_are():
+@pytest.mark.parametrize("patches", [4 * 4, 4 * 2])
+def test_position_embeddings_of_the_same_grid_or_of_no_square_are_left_alone(patches):
     with torch.device("meta"):
         backbone = build("vit_b_16", 64, 64)
-    state = {"encoder.pos_embedding": torch.randn(1, 17, 768)}
+    state = {"encoder.pos_embedding": torch.randn(1, 1 + patches, 768)}
     assert backbone.adapt(state) is state
 
 

@@ -41,9 +41,10 @@ class ViT(Backbone):
         positions = state.get(POSITIONS)
         if positions is None:
             return state
-        side = isqrt(positions.shape[1] - 1)
-        if self.grid == (side, side):
+        patches = positions.shape[1] - 1
+        side = isqrt(patches)
+        if self.grid == (side, side) or patches != side * side:
             return state
-        square = positions[:, 1:].transpose(1, 2).reshape(1, self.channels, side, side)
+        square = positions[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
         resized = F.interpolate(square, self.grid, mode="bicubic", align_corners=False, antialias=True)
         return state | {POSITIONS: torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)}
