@@ -96,7 +96,7 @@ def build_embedder(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Embedder:
-    """A network with random weights, on the CPU; `parts` 0 or 1 is one branch over the whole map."""
+    """A network with fresh weights; `parts` 0 or 1 is one branch over the whole map."""
     parts = max(parts, 1)
     trunk = BACKBONES.build(backbone, name=backbone.type, height=height, width=width)
     if parts > 1:
