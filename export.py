@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.loader import evaluation_batches
-from data.records import Predict, Predictions
+from data.records import Predict
 from deploy import FeatureExtractor, Preprocessing, __version__
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS
@@ -24,10 +23,11 @@ from trainer import build
 from trainer.evaluation import restored_network, snapshot_of
 from trainer.model import Embedder
 from trainer.onnx_writer import InputFormat, write_onnx
-from trainer.proof import LEAST_COSINE, Agreement, ProofError, Run, Said, predict_by, prove, run_network
+from trainer.predict import Run, Said, run_network
+from trainer.proof import LEAST_COSINE, Agreement, ProofError, prove
 from trainer.run import RunDirectory
 from trainer.snapshot import State
-from trainer.splits import Splits, network_predict
+from trainer.splits import Splits, predict_splits
 
 MOST_APART = 1e-3  # by which the evaluator's metric may differ between snapshot and file
 PROVEN_ON = ("query", "val", "test")  # of these splits, images of the first that there is; else of train
@@ -80,8 +80,8 @@ def metrics_of(model: Trained, which: str) -> dict[str, float]:
     if which == "best":
         recorded: dict[str, float] = model.state["metrics"]
         return recorded
-    return model.evaluate(network_predict(
-        model.splits, model.params, lambda: model.network, device=torch.device("cpu"), logits=model.logits))
+    run = run_network(model.network, logits=model.logits)
+    return model.evaluate(predict_splits(model.splits, model.params, run))
 
 
 def export(model: Trained, metrics: Mapping[str, float], output: Path, input_format: InputFormat) -> Proof:
@@ -103,7 +103,7 @@ def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_fil
            images: Sequence[bytes]) -> Proof:
     """Embeddings, logits and margins of images, then the evaluator's metric, compared; ProofError."""
     agreements = prove(by_network, by_file, np.stack([model.preprocessing(image) for image in images]))
-    found = model.evaluate(file_predict(model, by_file))
+    found = model.evaluate(predict_splits(model.splits, model.params, by_file))
     section = model.params.evaluation_params
     metric = (section.monitor or next(iter(found))) if section else None
     if metric and not abs(metrics[metric] - found[metric]) <= MOST_APART:  # also where it is NaN
@@ -125,19 +125,10 @@ def run_file(path: Path) -> Run:
     extractor = FeatureExtractor(path, providers=["CPUExecutionProvider"])
 
     def run(pixels: np.ndarray) -> Said:
-        return {name: value for name, value in extractor.run(pixels)._asdict().items() if value is not None}
+        outputs = extractor.run(np.ascontiguousarray(pixels))
+        return {name: value for name, value in outputs._asdict().items() if value is not None}
 
     return run
-
-
-def file_predict(model: Trained, by_file: Run) -> Predict:
-    """split name -> Predictions of the file."""
-    def of(split: str) -> Predictions:
-        return predict_by(by_file, evaluation_batches(
-            model.splits.archive(split), model.preprocessing, batch_size=model.params.batch_size,
-            workers=model.params.num_preprocess_workers))
-
-    return of
 
 
 def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[bytes],

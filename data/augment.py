@@ -35,8 +35,8 @@ Option = TypeVar("Option", bound=_Option)
 class RandomResizedCrop(_Option):
     """A random part of the image becomes the whole; Szegedy et al., Going Deeper with Convolutions, 2015."""
 
-    scale: Fractions = (0.08, 1.0)  # part's area / image's area, uniform
-    ratio: Ratios = (3 / 4, 4 / 3)  # part's width / height in the image, log-uniform
+    scale: Annotated[Fractions, Field(description="part's area / image's area, uniform")] = (0.08, 1.0)
+    ratio: Annotated[Ratios, Field(description="part's width / height in the image, log-uniform")] = (3 / 4, 4 / 3)
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the part; where none fits, the centre with the nearest ratio."""
@@ -117,13 +117,16 @@ class Augment:
         self,
         preprocessing: Preprocessing,
         *,
-        mirror: bool = False,
-        padding: Annotated[int, Field(ge=0)] = 0,  # pixels of black on each side
-        rotation: Annotated[float, Field(ge=0, le=180)] = 0.0,  # degrees either way; the corners become black
-        random_resized_crop: bool | RandomResizedCrop = False,
-        colour_jitter: bool | ColourJitter = False,
-        random_erasing: bool | RandomErasing = False,
-        gaussian_noise: Annotated[float, Field(ge=0)] = 0.0,  # standard deviation in grey levels of 255
+        mirror: Annotated[bool, "flip every other image left to right"] = False,
+        padding: Annotated[int, Field(ge=0), "pixels of black on each side before a random crop"] = 0,
+        rotation: Annotated[float, Field(ge=0, le=180), "degrees either way; corners become black"] = 0.0,
+        random_resized_crop: Annotated[
+            bool | RandomResizedCrop, "a random part becomes the whole: true, or {scale, ratio}"] = False,
+        colour_jitter: Annotated[
+            bool | ColourJitter, "true, or {brightness, contrast, saturation, hue} as largest changes"] = False,
+        random_erasing: Annotated[
+            bool | RandomErasing, "fill a random rectangle: true, or {p, area, ratio, value}"] = False,
+        gaussian_noise: Annotated[float, Field(ge=0), "standard deviation, grey levels of 255"] = 0.0,
     ) -> None:
         if padding and random_resized_crop is not False:
             raise ValueError("data_augmentation.padding: random_resized_crop leaves nothing to pad; drop one")

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -88,11 +88,11 @@ class Preprocessing:
     height: int
     width: int
     _: KW_ONLY
-    mode: Mode = "stretch"
-    resize: int | None = None
-    interpolation: Interpolation = "bilinear"
-    mean: Sequence[float] = (0.485, 0.456, 0.406)  # ImageNet's
-    std: Sequence[float] = (0.229, 0.224, 0.225)
+    mode: Annotated[Mode, "stretch to the network's size, or scale and cut out the centre"] = "stretch"
+    resize: Annotated[int | None, "with centre_crop: short side before the cut; null = just cover"] = None
+    interpolation: Annotated[Interpolation, "of the resize, which is antialiased"] = "bilinear"
+    mean: Annotated[Sequence[float], "of each channel in 0..1; ImageNet's"] = (0.485, 0.456, 0.406)
+    std: Annotated[Sequence[float], "of each channel in 0..1; ImageNet's"] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
         for channels in ("mean", "std"):  # JSON has lists only; tuples keep the frozen object hashable

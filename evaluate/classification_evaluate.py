@@ -1,7 +1,7 @@
 """Classification: how often the true class is the first, or among the first five, of the logits."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from evaluate.protocol import evaluator
 
 
 @evaluator(logits=True)
-def run_eval(config: Mapping[str, Any], predict: Predict, *, split: str = "val") -> dict[str, float]:
+def run_eval(config: Mapping[str, Any], predict: Predict, *,
+             split: Annotated[str, "name of the split"] = "val") -> dict[str, float]:
     """Fractions of the split's images; equal logits rank in the order of the classes."""
     predictions = predict(split)
     if predictions.logits is None:

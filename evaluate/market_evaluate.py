@@ -14,14 +14,12 @@ from evaluate.ranking import JUNK, Matches, score
 
 @evaluator(logits=False)
 def run_eval(config: Mapping[str, Any], predict: Predict, *,
-             ap: Literal["standard", "trapezoid"] = "standard", cross_camera: bool = True,
-             query: str = "query", gallery: str = "gallery",
-             block_mib: Annotated[int, Field(ge=1)] = 64) -> dict[str, float]:
-    """Means over the queries that have a match; the others are counted in `queries_without_match`.
-
-    ap: which average precision `mAP` is. cross_camera: a match must be of another camera than its query.
-    query, gallery: names of the splits. block_mib: MiB of similarities held at a time.
-    """
+             ap: Annotated[Literal["standard", "trapezoid"], "which average precision mAP is"] = "standard",
+             cross_camera: Annotated[bool, "a match must be of another camera than its query"] = True,
+             query: Annotated[str, "name of the query split"] = "query",
+             gallery: Annotated[str, "name of the gallery split"] = "gallery",
+             block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64) -> dict[str, float]:
+    """Means over the queries that have a match; the others are counted in `queries_without_match`."""
     asked, held = predict(query), predict(gallery)
     cameras = [side.cameras if cross_camera else np.full_like(side.cameras, -1) for side in (asked, held)]
     scores = score(Cosine(unit(asked.embeddings, query), unit(held.embeddings, gallery)),

@@ -14,15 +14,13 @@ from evaluate.ranking import JUNK, Matches, average_precision_at_r, positive_ran
 
 
 @evaluator(logits=False)
-def run_eval(config: Mapping[str, Any], predict: Predict, *, split: str = "test",
-             k: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1)] = (1, 2, 4, 8),
-             nmi: Annotated[bool, AfterValidator(needs_sklearn)] = False,
-             block_mib: Annotated[int, Field(ge=1)] = 64) -> dict[str, float]:
-    """Means over the images whose class has another; the others are counted in `queries_without_match`.
-
-    k: `recall@k` is the fraction with one of its class among the nearest k. nmi: also cluster the split.
-    block_mib: MiB of similarities held at a time.
-    """
+def run_eval(config: Mapping[str, Any], predict: Predict, *,
+             split: Annotated[str, "name of the split, each image a query against the others"] = "test",
+             k: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1),
+                          "recall@k: share with one of its class among the nearest k"] = (1, 2, 4, 8),
+             nmi: Annotated[bool, AfterValidator(needs_sklearn), "also cluster the split"] = False,
+             block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64) -> dict[str, float]:
+    """Means over the images whose class has another; the others are counted in `queries_without_match`."""
     predictions = predict(split)
     embeddings, labels = unit(predictions.embeddings, split), predictions.labels
     own = np.arange(len(labels))  # each image its own camera: it ignores itself and nothing else

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 
 class Choice(NamedTuple):
@@ -58,13 +58,17 @@ class Table(Mapping[str, str]):
 def options_of(plugin: Callable[..., Any]) -> type[BaseModel]:
     """A strict pydantic model of the keyword-only arguments of a class or function.
 
-    Every keyword-only argument needs an annotation; `**kwargs` lets any key through.
+    Every keyword-only argument needs an annotation; a string in Annotated[...] says what the key means;
+    `**kwargs` lets any key through.
     """
     parameters = inspect.signature(plugin).parameters.values()
-    fields: dict[str, Any] = {
-        p.name: (p.annotation, ... if p.default is p.empty else p.default)
-        for p in parameters if p.kind is p.KEYWORD_ONLY
-    }
+    fields: dict[str, Any] = {p.name: (p.annotation, _field(p)) for p in parameters if p.kind is p.KEYWORD_ONLY}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters)
     config = ConfigDict(extra="allow" if free else "forbid", strict=True, protected_namespaces=())
     return create_model(getattr(plugin, "__name__", "options"), __config__=config, **fields)
+
+
+def _field(parameter: inspect.Parameter) -> Any:
+    meanings = [word for word in getattr(parameter.annotation, "__metadata__", ()) if isinstance(word, str)]
+    default = ... if parameter.default is parameter.empty else parameter.default
+    return Field(default, description=meanings[0] if meanings else None)

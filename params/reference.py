@@ -111,7 +111,8 @@ def _table(model: type[BaseModel]) -> list[str]:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         key = field.alias or name
-        rows.append(f"| `{key}` | {_type(properties[key])} | {_default(field)} | {field.description or 'see its own section'} |")
+        meaning = field.description or "see its own section"
+        rows.append(f"| `{key}` | {_type(properties[key])} | {_default(field)} | {meaning} |")
     return rows
 
 

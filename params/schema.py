@@ -142,7 +142,7 @@ class PretrainSnapshot(Section):
     path: Annotated[str, Field(min_length=1, description="a snapshot of Kiln, or a state dict")]
     strict: Annotated[bool, Field(description="every tensor must fit; false loads what fits and lists the rest")] = True
     min_coverage: Annotated[Share, Field(
-        description="with strict false: share of the network's weights that must have been loaded")] = 0.9
+        description="with strict false: share of the weights, classifiers aside, that must have been loaded")] = 0.9
 
 
 def _path_spelled_out(value: Any) -> Any:

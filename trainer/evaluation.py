@@ -6,11 +6,12 @@ from params.reader import Loaded
 from params.schema import Params
 from trainer import build
 from trainer.model import Embedder
+from trainer.predict import run_network
 from trainer.rehearsal import RunEval
 from trainer.run import RunDirectory, RunError
 from trainer.session import device_of
 from trainer.snapshot import State, deployed_weights, load_snapshot
-from trainer.splits import Splits, network_predict
+from trainer.splits import Splits, predict_splits
 
 
 def snapshot_of(run: RunDirectory, which: str) -> State:
@@ -37,6 +38,5 @@ def evaluate_snapshot(
     params = loaded.params
     device = device_of(params)
     network = restored_network(params, snapshot_of(run, which)).to(device)
-    splits = Splits(Path(params.batches_dir))
-    predict = network_predict(splits, params, lambda: network, device=device, logits=wants_logits)
-    return run_eval(loaded.resolved, predict)
+    deployed = run_network(network, logits=wants_logits, device=device)
+    return run_eval(loaded.resolved, predict_splits(Splits(Path(params.batches_dir)), params, deployed))

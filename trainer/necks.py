@@ -70,7 +70,8 @@ class LinearBNDropout(LinearBN):
     """A linear layer, batch norm, then dropout of the embedding with probability `dropout`."""
 
     def __init__(
-        self, channels: int, feature_dim: int | None, *, dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+        self, channels: int, feature_dim: int | None, *, dropout: Annotated[
+            float, Field(ge=0, lt=1), "share of the embedding dropped in training"] = 0.5
     ) -> None:
         super().__init__(channels, feature_dim)
         self.dropout = nn.Dropout(dropout)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deploy.preprocess import Preprocessing
 from trainer.files import write_whole
-from trainer.output import Output
+from trainer.output import deployed
 
 # The lowest opset that torch's exporter writes without converting, and the file format of its time:
 # ONNX 1.13 and onnxruntime 1.14 read them.
@@ -45,17 +45,6 @@ class Deployed(nn.Module):
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
         return deployed(self.network(images), logits=self._logits)
-
-
-def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
-    """What of a network's output ships, by its name in the graph."""
-    # 1e-12 keeps the embedding of a dead network at zero where 0 / 0 would be NaN.
-    shipped = {"embeddings": nn.functional.normalize(output.embedding.float(), dim=1, eps=1e-12)}
-    if logits and output.logits:
-        shipped["logits"] = torch.stack(output.logits).mean(0).float()  # P x (B, K) -> (B, K)
-    if output.margins is not None:
-        shipped["margins"] = output.margins.float()
-    return shipped
 
 
 def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessing, *,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -14,6 +15,17 @@ class Output:
     embedding: Tensor  # (B, E) after it: what is evaluated and exported
     logits: list[Tensor] | None = None  # one (B, K) per branch; cosines where the classifier is "cosine"
     margins: Tensor | None = None  # (B,) of norm-aware networks
+
+
+def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
+    """What of a network's output ships, by its name in the graph."""
+    # 1e-12 keeps the embedding of a dead network at zero where 0 / 0 would be NaN.
+    shipped = {"embeddings": nn.functional.normalize(output.embedding.float(), dim=1, eps=1e-12)}
+    if logits and output.logits:
+        shipped["logits"] = torch.stack(output.logits).mean(0).float()  # P x (B, K) -> (B, K)
+    if output.margins is not None:
+        shipped["margins"] = output.margins.float()
+    return shipped
 
 
 class LossValue(NamedTuple):

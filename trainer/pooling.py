@@ -53,7 +53,8 @@ class GeM(nn.Module):
     """
 
     def __init__(
-        self, *, p: Annotated[float, Field(gt=0)] = 3.0, eps: Annotated[float, Field(gt=0)] = 1e-6
+        self, *, p: Annotated[float, Field(gt=0), "exponent at the start; it is trained"] = 3.0,
+        eps: Annotated[float, Field(gt=0), "least value that is raised to p"] = 1e-6
     ) -> None:
         super().__init__()
         self.p = nn.Parameter(torch.tensor(p))

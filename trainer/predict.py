@@ -1,36 +1,46 @@
-"""A network over one split: batches -> Predictions."""
+"""A network, or its exported file, over one split: batches -> Predictions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 
 from data.records import Batch, Predictions
+from trainer.output import deployed
+
+Said = Mapping[str, np.ndarray]  # "embeddings" (B, E); "logits" (B, K) and "margins" (B,) where there are any
+Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
 
 
-@torch.no_grad()
-def predict(
-    network: nn.Module, batches: Iterable[Batch], *, device: torch.device, logits: bool, between: Callable[[], None],
-) -> Predictions:
-    """Unit embeddings (N, E) float32 and, if asked for, logits (N, K) of every batch in turn.
+def run_network(network: nn.Module, *, logits: bool, device: torch.device | str = "cpu") -> Run:
+    """A network as a Run: in evaluation mode and float32, as its exported file computes; its own mode is put back."""
+    @torch.no_grad()
+    def run(pixels: np.ndarray) -> Said:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        training = network.training
+        network.eval()
+        try:
+            output = network(images.to(device, non_blocking=True))
+        finally:
+            network.train(training)
+        return {name: value.cpu().numpy() for name, value in deployed(output, logits=logits).items()}
 
-    Evaluation mode and float32 throughout, which is what the exported file computes; the network's mode is
-    put back. Logits of several branches (PCB) are averaged. `between` is called between two batches.
-    """
-    training = network.training
-    network.eval()
-    rows: list[tuple[np.ndarray, ...]] = []
-    try:
-        for batch in batches:
-            between()
-            output = network(batch.images.to(device, non_blocking=True))
-            row = [normalize(output.embedding.float(), dim=1)]
-            if logits and output.logits is not None:
-                row.append(torch.stack(output.logits).float().mean(dim=0))
-            rows.append((batch.labels.numpy(), batch.cameras.numpy(), *(tensor.cpu().numpy() for tensor in row)))
-    finally:
-        network.train(training)
-    labels, cameras, embeddings, *rest = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return Predictions(embeddings, rest[0] if rest else None, labels, cameras)
+    return run
+
+
+def predict(run: Run, batches: Iterable[Batch], between: Callable[[], None] = lambda: None) -> Predictions:
+    """What is said of every batch in turn; `between` is called before each."""
+    said, labels, cameras = [], [], []
+    for batch in batches:
+        between()
+        said.append(run(batch.images.permute(0, 2, 3, 1).numpy()))
+        labels.append(batch.labels.numpy())
+        cameras.append(batch.cameras.numpy())
+    whole = joined(said)
+    return Predictions(whole["embeddings"], whole.get("logits"), np.concatenate(labels), np.concatenate(cameras))
+
+
+def joined(said: Sequence[Said]) -> dict[str, np.ndarray]:
+    """What is said of several batches, as of one."""
+    return {name: np.concatenate([part[name] for part in said]) for name in said[0]}

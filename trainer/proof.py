@@ -1,21 +1,15 @@
 """Does an exported file say what its network says?"""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from data.records import Batch, Predictions
-from trainer.onnx_writer import deployed
+from trainer.predict import Run, Said, joined
 
 BATCH_SIZES = (1, 2, 3, 7, 16)
 LEAST_COSINE = 0.9999
 MOST_RELATIVE = 1e-3
-
-Said = Mapping[str, np.ndarray]  # "embeddings" (B, D); "logits" (B, K) and "margins" (B,) where there are any
-Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
 
 
 class ProofError(ValueError):
@@ -51,31 +45,9 @@ def prove(by_network: Run, by_file: Run, pixels: np.ndarray, *,
     return agreements
 
 
-def run_network(network: nn.Module, *, logits: bool) -> Run:
-    """A network in evaluation mode as a Run, on the CPU."""
-    @torch.no_grad()
-    def run(pixels: np.ndarray) -> Said:
-        output = network(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-        return {name: value.numpy() for name, value in deployed(output, logits=logits).items()}
-
-    return run
-
-
-def predict_by(run: Run, batches: Iterable[Batch]) -> Predictions:
-    """What a file says of every batch in turn, as `trainer.predict` gives it of a network."""
-    said, labels, cameras = [], [], []
-    for batch in batches:
-        said.append(run(np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())))
-        labels.append(batch.labels.numpy())
-        cameras.append(batch.cameras.numpy())
-    joined = _joined(said)
-    return Predictions(
-        joined["embeddings"], joined.get("logits"), np.concatenate(labels), np.concatenate(cameras))
-
-
 def _in_batches(by_file: Run, pixels: np.ndarray, size: int) -> Said:
     try:
-        return _joined([by_file(pixels[start:start + size]) for start in range(0, len(pixels), size)])
+        return joined([by_file(pixels[start:start + size]) for start in range(0, len(pixels), size)])
     except Exception as error:  # onnxruntime's errors have no class in common
         raise ProofError(f"batch of {size}: the file does not run: {str(error).splitlines()[0]}") from error
 
@@ -99,10 +71,6 @@ def _check(agreement: Agreement, least_cosine: float) -> None:
     if not agreement.relative <= MOST_RELATIVE:
         raise ProofError(f"{where}: logits or margins of network and file differ by {agreement.relative:.2%} "
                          f"of the largest, at most {MOST_RELATIVE:.2%} expected")
-
-
-def _joined(said: Sequence[Said]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in said]) for name in said[0]}
 
 
 def _least_cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -49,14 +49,17 @@ def one_kind_of_classifier(params: Params, raw: dict[str, Any]) -> Iterator[Mist
 
 
 def network_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:
-    """Backbone, neck, stripes and image size fit together."""
+    """Backbone, neck, stripes and image size fit together, and so do each loss's keys."""
     if list(one_kind_of_classifier(params, raw)):
         return  # told by its own rule
+    section = "model_params"
     try:
         with torch.device("meta"):
-            build.network(params, CLASSES)
+            network = build.network(params, CLASSES)
+            section = "losses"
+            build.criterion(params, network, CLASSES)
     except ValueError as error:
-        yield _told(error, "model_params")
+        yield _told(error, section)
 
 
 def augmentation_can_be_built(params: Params, raw: dict[str, Any]) -> Iterator[Mistake]:

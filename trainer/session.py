@@ -14,12 +14,13 @@ from params.schema import Params
 from trainer.files import DiskError
 from trainer.fit import Fit
 from trainer.ledger import Ledger
+from trainer.predict import run_network
 from trainer.record import Recorder
 from trainer.rehearsal import RunEval, rehearse
 from trainer.run import RunDirectory
 from trainer.sentinel import TrainingError
 from trainer.snapshot import SnapshotError, load_snapshot
-from trainer.splits import Splits, network_predict
+from trainer.splits import Splits, predict_splits
 from trainer.stop import Stopped, StopSignal
 from trainer.training import Training
 from trainer.weights import initial_weights
@@ -72,8 +73,8 @@ def _train(
     ledger = Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
                     mode=evaluation.mode if evaluation else "max")
     recorder = Recorder(run, step=training.step, steps=training.steps, epochs=params.epoch)
-    predict = network_predict(splits, params, lambda: training.deployed, device=training.device, logits=wants_logits,
-                              between=stop.check)
+    deployed = run_network(training.deployed, logits=wants_logits, device=training.device)
+    predict = predict_splits(splits, params, deployed, stop.check)
     evaluate = None if run_eval is None else (lambda predict: run_eval(loaded.resolved, predict))
     fit = Fit(training, run, recorder, ledger, evaluate, predict, stop.check)
     try:

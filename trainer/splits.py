@@ -4,14 +4,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from data.archive import Archive, open_archive
 from data.loader import evaluation_batches
 from data.records import DataError, Predict, Predictions
 from params.schema import Params
 from trainer import build
-from trainer.predict import predict
+from trainer.predict import Run, predict
 
 
 class Splits:
@@ -29,15 +27,14 @@ class Splits:
         return open_archive(path)
 
 
-def network_predict(
-    splits: Splits, params: Params, network: Callable[[], torch.nn.Module], *, device: torch.device, logits: bool,
-    between: Callable[[], None] = lambda: None,
+def predict_splits(
+    splits: Splits, params: Params, run: Run, between: Callable[[], None] = lambda: None,
 ) -> Predict:
-    """split name -> Predictions of the network that `network` gives at that time."""
+    """split name -> Predictions of what `run` says; `between` is called before each batch."""
     def of(split: str) -> Predictions:
         batches = evaluation_batches(
             splits.archive(split), build.preprocessing(params), batch_size=params.batch_size,
             workers=params.num_preprocess_workers, start_method=params.worker_start)
-        return predict(network(), batches, device=device, logits=logits, between=between)
+        return predict(run, batches, between)
 
     return of

@@ -6,8 +6,8 @@ from torch import nn
 from data.records import Batch
 from trainer.onnx_writer import Deployed
 from trainer.output import Output
-from trainer.predict import predict
-from trainer.proof import BATCH_SIZES, ProofError, predict_by, prove, run_network
+from trainer.predict import predict, run_network
+from trainer.proof import BATCH_SIZES, ProofError, prove
 
 
 class Linear(nn.Module):
@@ -107,15 +107,18 @@ def test_a_missing_output_is_caught(network, by_network, pixels):
         prove(by_network, run_network(network, logits=False), pixels)
 
 
-def test_a_file_predicts_what_the_network_predicts(network, by_network, pixels):
+def test_predictions_are_those_of_every_image_in_order_and_the_mode_is_put_back(network, pixels):
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     labels, cameras = torch.arange(20), torch.arange(20) % 3
     batches = [Batch(images[i:i + 7], labels[i:i + 7], cameras[i:i + 7]) for i in range(0, 20, 7)]
-    of_file = predict_by(by_network, batches)
-    of_network = predict(network, batches, device=torch.device("cpu"), logits=True, between=lambda: None)
-    for one, other in zip(of_file, of_network, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    network.train()
+    asked = []
+    told = predict(run_network(network, logits=True), batches, lambda: asked.append(network.training))
+    assert (asked, network.training) == ([True] * 3, True)
+    output = network.eval()(images)
+    np.testing.assert_allclose(told.embeddings, torch.nn.functional.normalize(output.embedding).detach(), atol=1e-6)
+    np.testing.assert_allclose(told.logits, torch.stack(output.logits).mean(0).detach(), atol=1e-6)
+    assert told.labels.tolist() == list(range(20)) and told.cameras.tolist() == cameras.tolist()
 
 
 def test_the_graph_gives_what_it_is_compared_with(network, by_network, pixels):

@@ -1,7 +1,7 @@
 """What every backbone is, and those that torchvision holds up to their global pooling."""
 
 from itertools import takewhile
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
@@ -43,7 +43,8 @@ class Trunk(Backbone):
         return images
 
 
-def resnet(name: str, *, last_stride: Literal[1, 2] = 1) -> Trunk:
+def resnet(name: str, *, last_stride: Annotated[
+        Literal[1, 2], "stride of the last stage; 1 keeps twice the rows and columns"] = 1) -> Trunk:
     """A ResNet; `last_stride` 1 keeps twice the rows and columns in its last stage, as re-ID networks do."""
     trunk = Trunk(name)
     if last_stride == 1:

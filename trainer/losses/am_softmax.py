@@ -27,9 +27,11 @@ class AMSoftmax(Loss):
     def __init__(
         self,
         *,
-        margin: Margin | Annotated[list[Margin], Field(min_length=1)] = 0.35,
-        scale: Annotated[float, Field(ge=0)] = 30.0,
-        step: Annotated[int, Field(ge=1)] | None = None,
+        margin: Annotated[
+            Margin | Annotated[list[Margin], Field(min_length=1)], "one margin, or a list to go through"] = 0.35,
+        scale: Annotated[float, Field(ge=0), "factor of the cosines; 0 = the embedding's length"] = 30.0,
+        step: Annotated[
+            Annotated[int, Field(ge=1)] | None, "optimiser steps per margin, with several"] = None,
     ) -> None:
         super().__init__()
         self.margins = margin if isinstance(margin, list) else [margin]

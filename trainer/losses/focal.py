@@ -19,7 +19,8 @@ class Focal(Loss):
 
     classifier = "linear"
 
-    def __init__(self, *, gamma: Annotated[float, Field(ge=0)] = 2.0) -> None:
+    def __init__(self, *, gamma: Annotated[
+            float, Field(ge=0), "how much well classified images are played down"] = 2.0) -> None:
         super().__init__()
         self.gamma = gamma
 

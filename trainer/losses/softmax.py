@@ -19,7 +19,8 @@ class Softmax(Loss):
 
     classifier = "linear"
 
-    def __init__(self, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
+    def __init__(self, *, label_smoothing: Annotated[
+            float, Field(ge=0, lt=1), "share of the target spread over all classes"] = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 

@@ -26,10 +26,11 @@ class Triplet(Loss):
     def __init__(
         self,
         *,
-        margin: Annotated[float, Field(ge=0)] | Literal["soft_margin"] = 0.3,
-        adaptive_weight: bool = False,
-        on: Literal["features", "embedding"] = "features",
-        normalize: bool = False,
+        margin: Annotated[
+            Annotated[float, Field(ge=0)] | Literal["soft_margin"], "by how much negatives must be farther"] = 0.3,
+        adaptive_weight: Annotated[bool, "weigh all pairs by distance in place of the hardest"] = False,
+        on: Annotated[Literal["features", "embedding"], "before or after the neck's batch norm"] = "features",
+        normalize: Annotated[bool, "bring vectors to unit length first"] = False,
     ) -> None:
         super().__init__()
         self.margin = margin
