@@ -71,4 +71,4 @@ def options_of(plugin: Callable[..., Any]) -> type[BaseModel]:
 def _field(parameter: inspect.Parameter) -> Any:
     meanings = [word for word in getattr(parameter.annotation, "__metadata__", ()) if isinstance(word, str)]
     default = ... if parameter.default is parameter.empty else parameter.default
-    return Field(default, description=meanings[0] if meanings else None)
+    return Field(default, description=meanings[0]) if meanings else Field(default)

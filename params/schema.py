@@ -168,7 +168,8 @@ class Params(Section):
     model_params: ModelParams = ModelParams()
     imagenet_pretrain: Annotated[bool | str, Field(
         description="true = torchvision's ImageNet weights; a string = a file with them; false = random")] = False
-    pretrain_snapshot: Annotated[PretrainSnapshot | None, BeforeValidator(_path_spelled_out)] = None
+    pretrain_snapshot: Annotated[PretrainSnapshot | None, BeforeValidator(_path_spelled_out), Field(
+        description="weights to start from: a path, or {path, strict, min_coverage}; null or \"\" = none")] = None
     fine_tune: Annotated[bool, Field(description="freeze the backbone and train what follows it")] = False
     losses: Annotated[list[LossSection], Field(min_length=1)] = [LossSection(type="softmax")]
     batch_sampling_params: Sampling = Sampling()

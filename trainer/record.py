@@ -76,7 +76,8 @@ class Recorder:
             self._file.flush()
         with explained(self._run.path / "events.out.tfevents"):
             for name, value in curves.items():
-                self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+                summary = scalar(name.replace("@", "_"), value)  # TensorBoard's names know no @
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._events.flush()
 
 
