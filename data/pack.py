@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import inspect
 import json
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,7 @@ CHUNK = 8  # images per task: more saves little time, and their bytes wait in me
 NAMES_SHOWN = 20
 REPORT = "pack.json"
 
+log = logging.getLogger(__name__)
 OnCorrupt = Callable[[Path, str], None]  # file, what is wrong with it
 
 
@@ -116,8 +118,7 @@ def _images(root: Path, split: Split, workers: int, name: str) -> Iterator[bytes
     """For each item its encoded image, or what is wrong with it."""
     paths = [item.path for item in split.items]
     chunks = (paths[start:start + CHUNK] for start in range(0, len(paths), CHUNK))
-    if not sys.stderr.isatty():
-        print(f"{name}: {len(paths)} images", file=sys.stderr)
+    log.info("%s: %d images", name, len(paths))
     with tqdm(total=len(paths), desc=name, unit=" images", disable=None) as progress:
         for checked in map_in_processes(partial(_checked, root), chunks, workers):
             yield from checked
@@ -206,6 +207,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.pack", description=__doc__)
     _add_sources(parser)
     arguments = parser.parse_args(given)
+    # A terminal has the progress bar instead.
+    logging.basicConfig(format="%(message)s", level="WARNING" if sys.stderr.isatty() else "INFO")
     try:
         _print(pack(_choice(arguments), arguments.root, arguments.out, workers=arguments.workers,
                     skip_corrupt=arguments.skip_corrupt, overwrite=arguments.overwrite))
