@@ -174,8 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parsed(argv)
     output = arguments.output or arguments.run_dir / "model.onnx"
     try:
-        model = trained(RunDirectory(arguments.run_dir), arguments.snapshot)
+        run = RunDirectory(arguments.run_dir)
+        model = trained(run, arguments.snapshot)
         proof = export(model, metrics_of(model, arguments.snapshot), output, arguments.input_format)
+        run.append_metrics({"epoch": model.state["epoch"], "step": model.state["step"],
+                            "export": output.name, "metrics": dict(proof.of_file)})
     except Exception as error:
         if not hasattr(error, "exit_code"):  # not a user's mistake: the traceback is wanted
             raise

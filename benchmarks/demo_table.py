@@ -4,8 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-from deploy import FeatureExtractor
-
 
 def main() -> None:
     """Print mAP and rank-1 before training, after it and through ONNX for the run directory given."""
@@ -14,9 +12,9 @@ def main() -> None:
     ledger = json.loads((run / "snapshots" / "ledger.json").read_text())
     best = next(entry for entry in ledger["entries"] if entry["epoch"] == ledger["best"]["epoch"])
     rows = {
-        "before training": next(line["evaluation"] for line in lines if line.get("epoch") == 0),
+        "before training": next(line["evaluation"] for line in lines if line["epoch"] == 0),
         f"after epoch {best['epoch']}": best["metrics"],
-        "through ONNX": FeatureExtractor(run / "model.onnx").metadata["onnx_metrics"],
+        "through ONNX": next(line["metrics"] for line in reversed(lines) if "export" in line),
     }
     print(f"\n{'':<18}{'mAP':>8}{'rank-1':>8}")
     for name, metrics in rows.items():

@@ -14,11 +14,14 @@ from trainer.snapshot import State, deployed_weights, load_snapshot
 from trainer.splits import Splits, predict_splits
 
 
+_OTHER = {"best": "; a run without evaluator has only --snapshot last", "last": " yet"}
+
+
 def snapshot_of(run: RunDirectory, which: str) -> State:
     """The run's "best" or "last" snapshot; RunError when it has none yet."""
     path = run.best if which == "best" else run.last
     if not path.is_file():
-        raise RunError(f"{path}: the run has no {which} snapshot yet")
+        raise RunError(f"{path}: the run has no {which} snapshot{_OTHER[which]}")
     return load_snapshot(path)
 
 

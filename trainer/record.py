@@ -35,7 +35,6 @@ class Recorder:
         _drop_after(run, step)
         self._events = _event_file(run, step)
         self._bar = tqdm(total=steps, initial=step, unit="step", disable=None)  # None: only on a terminal
-        self._file = run.metrics.open("a", encoding="utf-8")
 
     def step(self, epoch: int, step: int, scalars: Mapping[str, float]) -> None:
         """A logged step."""
@@ -66,14 +65,10 @@ class Recorder:
     def close(self) -> None:
         """Flush and close the files."""
         self._bar.close()
-        with explained(self._run.metrics):
-            self._file.close()
-            self._events.close()
+        self._events.close()
 
-    def _write(self, line: Mapping[str, Any], step: int, curves: Mapping[str, float]) -> None:
-        with explained(self._run.metrics):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+    def _write(self, line: dict[str, Any], step: int, curves: Mapping[str, float]) -> None:
+        self._run.append_metrics(line)
         with explained(self._run.path / "events.out.tfevents"):
             for name, value in curves.items():
                 summary = scalar(name.replace("@", "_"), value)  # TensorBoard's names know no @

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from params.errors import Mistake, ParamsError
-from trainer.files import write_whole
+from trainer.files import explained, write_whole
 
 ALIVE = ("starting", "running", "stopping")
 SILENCE = 300.0  # seconds without a heartbeat after which a run on another host counts as dead
@@ -99,6 +99,11 @@ class RunDirectory:
         self._facts.update(facts, pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time())
         text = json.dumps(self._facts) + "\n"
         write_whole(self._status, lambda file: file.write(text.encode()), durable=False)
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one object to metrics.jsonl; `epoch` and `step` say where the run then stood."""
+        with explained(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def read_status(self) -> dict[str, Any]:
         """status.json as it is, with state "dead" where its process is gone; RunError when there is no run."""
