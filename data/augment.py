@@ -118,7 +118,7 @@ class Augment:
         preprocessing: Preprocessing,
         *,
         mirror: Annotated[bool, "flip every other image left to right"] = False,
-        padding: Annotated[int, Field(ge=0), "pixels of black on each side before a random crop"] = 0,
+        padding: Annotated[int, Field(ge=0, le=4096), "pixels of black on each side before a random crop"] = 0,
         rotation: Annotated[float, Field(ge=0, le=180), "degrees either way; corners become black"] = 0.0,
         random_resized_crop: Annotated[
             bool | RandomResizedCrop, "a random part becomes the whole: true, or {scale, ratio}"] = False,

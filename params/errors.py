@@ -15,11 +15,11 @@ def dotted(path: Sequence[str | int]) -> str:
 
 def did_you_mean(wrong: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest one, or all of them when none is near."""
-    known = sorted(names)
+    known = {name.lower(): name for name in sorted(names)}
     near = get_close_matches(wrong.lower(), known, n=1, cutoff=0.6)
     if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; there are {', '.join(known)}" if known else ""
+        return f'; did you mean "{known[near[0]]}"?'
+    return f"; there are {', '.join(known.values())}" if known else ""
 
 
 class Mistake(NamedTuple):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from params.errors import Path
 from params.plugin import Choice
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -59,7 +59,7 @@ class Lr(Plugin):
     unit: Annotated[Literal["epoch", "step"] | None, Field(
         description="what warmup and decay_step count; null = step when batches are class-balanced, else epoch",
     )] = None
-    warmup: Annotated[int, Field(ge=0, description="length of the linear warm-up, in units; 0 = none")] = 0
+    warmup: Annotated[int, Field(ge=0, le=10**9, description="length of the linear warm-up, in units; 0 = none")] = 0
     warmup_factor: Annotated[Share | None, Field(
         description="factor at the start of the warm-up; null = 1 / warmup, reaching 1 with its last unit")] = None
     decay_after_warmup: Annotated[bool, Field(
@@ -86,11 +86,11 @@ class ModelParams(Plugin):
     table = "backbone"
     selector = "backbone"
     backbone: Annotated[str, Field(description="name of the backbone, or timm/<name>")] = "resnet50"
-    feature_dim: Annotated[Count | None, Field(
+    feature_dim: Annotated[Annotated[int, Field(ge=1, le=1 << 16)] | None, Field(
         description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
     neck: Annotated[Neck, Short] = Neck()
     pooling: Annotated[Pooling, Short] = Pooling()
-    pcb_n_parts: Annotated[int, Field(ge=0, description="horizontal stripes, each with its own head; 0 = off")] = 0
+    pcb_n_parts: Annotated[int, Field(ge=0, le=64, description="horizontal stripes, each with its own head; 0 = off")] = 0
 
 
 class Sampling(Plugin):
@@ -195,7 +195,7 @@ class Params(Section):
     evaluation_params: Evaluation | None = None
     log_every: Annotated[Count, Field(description="steps between logged steps")] = 10
     snapshot_every: Annotated[int, Field(
-        ge=0, description="steps between snapshots within an epoch; 0 = only at its end")] = 0
+        ge=0, le=10**9, description="steps between snapshots within an epoch; 0 = only at its end")] = 0
 
     def plugins(self) -> Iterator[tuple[Path, Plugin]]:
         """Every section that names a plug-in, with its path."""

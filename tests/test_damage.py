@@ -48,10 +48,10 @@ def test_a_damaged_archive_is_exit_3_and_names_file_and_key(params, train, archi
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 20 MiB."""
+    """A disk that holds three snapshots and little more."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a tmpfs needs root")
     yield folder

@@ -34,8 +34,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
     Raises DiskError; the old file is then still there and nothing else is left.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with explained(path):
-        try:
+    try:
+        with explained(path):  # within the try: whether the disk is full shows while the part is still there
             with beside.open("wb") as file:
                 write(file)
                 file.flush()
@@ -44,8 +44,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
             os.replace(beside, path)
             if durable:
                 _sync_folder(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

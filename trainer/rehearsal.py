@@ -30,8 +30,9 @@ def rehearse(run_eval: RunEval, params: Params, resolved: Mapping[str, Any], spl
 
 def sampler_can_be_built(params: Params, splits: Splits) -> None:
     """ParamsError when the training images cannot be sampled as asked, e.g. fewer classes than P."""
+    labels = splits.archive("train").labels
     try:
-        build.sampler(params, splits.archive("train").labels)
+        build.sampler(params, labels)
     except ValueError as error:
         raise ParamsError("params.json", [Mistake(("batch_sampling_params",), str(error))]) from None
 

@@ -18,7 +18,7 @@ SCHEDULES = Table("schedule", {
 })
 
 Course = Callable[[int], float]  # units since the decay began to count -> factor
-Units = Annotated[int, Field(ge=1)]
+Units = Annotated[int, Field(ge=1, le=10**9)]
 Gamma = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -81,7 +81,7 @@ def _train(
         fit.fit()
         run.update_status(state="finished", epoch=training.epoch, step=training.step, eta_seconds=0, best=ledger.best)
     except Stopped as stopped:
-        run.update_status(state="stopping")
+        run.update_status(state="stopping", epoch=training.epoch, step=training.step)
         fit.snapshot()
         log.info("stopped by %s at epoch %d step %d; resume with --operation resume_train", stopped,
                  training.epoch, training.step)

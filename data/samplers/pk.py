@@ -20,8 +20,8 @@ class PK:
         labels: np.ndarray,
         seed: int,
         *,
-        P: Annotated[int, Field(ge=1), "identities in a batch"],
-        K: Annotated[int, Field(ge=1), "images of each identity"],
+        P: Annotated[int, Field(ge=1, le=10**6), "identities in a batch"],
+        K: Annotated[int, Field(ge=1, le=10**6), "images of each identity"],
     ) -> None:
         self._images, self._seed = list(images_by_label(labels).values()), seed
         self._p, self._k = P, K
