@@ -1,5 +1,5 @@
 # make demo: draw people, train, prove and use a model.   make test, make lint: what .ci/run checks.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 DEMO = demo
@@ -8,11 +8,10 @@ DEMO = demo
 
 install: $(VENV)/installed
 
-# torch first and alone: where the index offers a CPU build of it, nothing then asks for another.
 $(VENV)/installed: setup.cfg
-	@command -v $(PYTHON) >/dev/null || { echo "Kiln needs Python 3.11: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Kiln needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet torch==2.13.0
 	$(RUN) -m pip install --quiet -e .[dev]
 	@touch $@
 

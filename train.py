@@ -19,9 +19,8 @@ def check(arguments: argparse.Namespace) -> int:
     """Print every effective value, the data, the steps, the learning rate, the size; write nothing."""
     from trainer.check import report
 
-    loaded, splits = _checked(arguments)
-    for line in report(loaded, splits.archive("train")):
-        print(line)
+    loaded, splits, weights = _checked(arguments)
+    print(*report(loaded, splits.archive("train")), *weights, sep="\n")
     return OK
 
 
@@ -109,8 +108,8 @@ def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
     return run_eval, wants_logits(run_eval)
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any]:
-    """The params and their archives, after everything that can be said before the first step has been."""
+def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any, list[str]]:
+    """The params, their archives and what loading initial weights says, when all that can go wrong early has not."""
     from trainer.rehearsal import rehearse, sampler_can_be_built
     from trainer.splits import Splits
     from trainer.weights import weights_can_be_loaded
@@ -118,16 +117,16 @@ def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any]:
     loaded = _load(arguments.config_path, arguments.set)
     splits = Splits(Path(loaded.params.batches_dir))
     sampler_can_be_built(loaded.params, splits)
-    weights_can_be_loaded(loaded.params, len(splits.archive("train").class_names))
+    weights = weights_can_be_loaded(loaded.params, len(splits.archive("train").class_names))
     run_eval, _ = _evaluator(loaded)
     if run_eval is not None:
         rehearse(run_eval, loaded.params, loaded.resolved, splits)
-    return loaded, splits
+    return loaded, splits, weights
 
 
 def _created(arguments: argparse.Namespace) -> RunDirectory:
     """A new run's directory; nothing is written when anything is wrong with its params or data."""
-    loaded, _ = _checked(arguments)
+    loaded, *_ = _checked(arguments)
     run = run_directory(Path(loaded.params.working_dir), arguments.sub_working_dir)
     run.create(loaded.resolved)
     for notice in loaded.notices:
@@ -147,10 +146,13 @@ def _detached(run: RunDirectory, overrides: list[str]) -> int:
 
 
 def _foreground(run: RunDirectory, arguments: argparse.Namespace) -> int:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from trainer.session import carry_on
 
     loaded = _load(run.params, arguments.set if arguments.operation == "resume_train" else [])
-    carry_on(run, loaded, *_evaluator(loaded))
+    with logging_redirect_tqdm():
+        carry_on(run, loaded, *_evaluator(loaded))
     print(service.one_line(run, run.read_status()))
     return OK
 

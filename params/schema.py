@@ -90,7 +90,8 @@ class ModelParams(Plugin):
         description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
     neck: Annotated[Neck, Short] = Neck()
     pooling: Annotated[Pooling, Short] = Pooling()
-    pcb_n_parts: Annotated[int, Field(ge=0, le=64, description="horizontal stripes, each with its own head; 0 = off")] = 0
+    pcb_n_parts: Annotated[int, Field(
+        ge=0, le=64, description="horizontal stripes, each with its own head; 0 = off")] = 0
 
 
 class Sampling(Plugin):

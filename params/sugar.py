@@ -31,7 +31,7 @@ def desugar(given: dict[str, Any]) -> Rewritten:
     for old, new in RENAMED.items():
         _rename(result, old, new)
     rules: list[Callable[[Rewritten], None]] = [
-        _backbone_name, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
+        _backbone_name, _no_evaluator, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
     for rule in rules:
         rule(result)
     return result
@@ -61,6 +61,13 @@ def _backbone_name(result: Rewritten) -> None:
     if isinstance(name, str) and name.startswith("resnet_"):
         model["backbone"] = name.replace("resnet_", "resnet")
         result.sugared.add(("model_params", "backbone"))
+
+
+def _no_evaluator(result: Rewritten) -> None:
+    """An evaluator of type null is none."""
+    if "type" in (section := _section(result, "evaluation_params")) and section["type"] is None:
+        result.raw["evaluation_params"] = None
+        result.sugared.add(("evaluation_params",))
 
 
 def _triplet_keys(result: Rewritten) -> None:

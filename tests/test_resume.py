@@ -26,15 +26,16 @@ def identical(left, right):
     return left == right
 
 
-EXTRAS = {"snapshot_every": 2, "ema_decay": 0.9, "gradient_accumulation": 2, "gradient_clip": 5.0, "epoch": 3}
+EXTRAS = {"snapshot_every": 2, "ema_decay": 0.9, "gradient_accumulation": 2, "gradient_clip": 5.0, "epoch": 8,
+          "evaluation_params": {"type": "market_evaluate", "every": 2}}
 
 
-def test_a_run_killed_at_random_steps_ends_as_the_unbroken_one(params, train, train_until, tmp_path):
+def test_a_run_killed_at_ten_random_steps_ends_as_the_unbroken_one(params, train, train_until, tmp_path):
     path = params(**EXTRAS)
     assert train("train", path, "--sub_working_dir", "whole").returncode == 0
     last, best, ledger = states(tmp_path, "whole")
     draw = random.Random(1)
-    for attempt, step in enumerate(sorted(draw.sample(range(1, last["step"]), 3))):
+    for attempt, step in enumerate(sorted(draw.sample(range(1, last["step"]), 10))):
         operation = "resume_train" if attempt else "train"
         code, _ = train_until(f"step {step}/", signal.SIGKILL, operation, path, "--sub_working_dir", "broken")
         assert code == -signal.SIGKILL

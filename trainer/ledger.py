@@ -23,6 +23,7 @@ class Ledger:
         self._mode = mode
         self._entries: dict[int, dict[str, float]] = {}
         self._best_epoch: int | None = None
+        self._digest = ""
         if self._path.is_file() or self.best_path.is_file():
             self._read()
 
@@ -43,6 +44,7 @@ class Ledger:
         if better:
             self._best_epoch = epoch
             save_snapshot(self.best_path, state)
+            self._digest = digest(self.best_path)
         self._write()
         return better
 
@@ -57,7 +59,7 @@ class Ledger:
 
     def _write(self) -> None:
         entries = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in sorted(self._entries.items())]
-        best = {**(self.best or {}), "mode": self._mode, "sha256": digest(self.best_path)}
+        best = {**(self.best or {}), "mode": self._mode, "sha256": self._digest}
         text = json.dumps({"best": best, "entries": entries}, indent=1)
         write_whole(self._path, lambda file: file.write(text.encode()))
 
@@ -67,7 +69,8 @@ class Ledger:
         ledger = json.loads(self._path.read_text()) if self._path.is_file() else {"entries": [], "best": {}}
         self._entries = {entry["epoch"]: entry["metrics"] for entry in ledger["entries"]}
         self._best_epoch = ledger["best"].get("epoch")
-        if digest(self.best_path) != ledger["best"].get("sha256"):
+        self._digest = digest(self.best_path)
+        if self._digest != ledger["best"].get("sha256"):
             state = load_snapshot(self.best_path)
             self._best_epoch = state["epoch"]
             self._entries[state["epoch"]] = state["metrics"]

@@ -15,13 +15,14 @@ PATIENCE = 60.0  # seconds a stopping run may take for its snapshot
 
 
 def launch(script: Path, run: RunDirectory, overrides: list[str]) -> subprocess.Popen[bytes]:
-    """A process of its own session that carries the run on, its output going to train_log."""
+    """A process of its own session that carries the run on; it logs to train_log itself, its errors go there too."""
     command = [sys.executable, str(script), "--operation", "resume_train", "--config_path", str(run.params),
                "--sub_working_dir", run.name]
     for override in overrides:
         command += ["--set", override]
     with run.log.open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                                start_new_session=True)
 
 
 def wait_for_first_step(run: RunDirectory, child: subprocess.Popen[bytes]) -> int:

@@ -74,7 +74,12 @@ def _train(
                     mode=evaluation.mode if evaluation else "max")
     recorder = Recorder(run, step=training.step, steps=training.steps, epochs=params.epoch)
     deployed = run_network(training.deployed, logits=wants_logits, device=training.device)
-    predict = predict_splits(splits, params, deployed, stop.check)
+
+    def between() -> None:
+        stop.check()
+        recorder.heartbeat(training.epoch, training.step)
+
+    predict = predict_splits(splits, params, deployed, between)
     evaluate = None if run_eval is None else (lambda predict: run_eval(loaded.resolved, predict))
     fit = Fit(training, run, recorder, ledger, evaluate, predict, stop.check)
     try:

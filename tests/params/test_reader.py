@@ -171,7 +171,7 @@ def test_every_key_of_the_trainer_s_documentation_is_accepted(read):
         "lr": {"base_lr": 0.01, "fc_lr": 0.1, "decay_step": 10, "decay_gamma": 0.1}, "optimizer": "sgd",
         "model_params": {"model": "resnet_50", "feature_dim": 512, "pcb_n_parts": 0, "last_conv_stride": 1},
         "parallels": [], "pretrain_snapshot": "", "weight_decay": 5e-4, "fine_tune": False, "working_dir": "runs",
-        "evaluation_params": {"type": "market_evaluate"}, "tri_loss_margin": 0, "tri_loss_lambda_cls": 0,
+        "evaluation_params": {"type": None}, "tri_loss_margin": 0, "tri_loss_lambda_cls": 0,
         "batch_sampling_params": {"class_balanced": False, "P": 32, "K": 4}, "$schema": "x", "about": {"any": 1},
     })
     assert loaded.params.model_params.choice == ("resnet50", {"last_stride": 1})
