@@ -61,6 +61,7 @@ def train():
     def run(operation, path, *arguments):
         return subprocess.run(command_line(operation, path, *arguments), cwd=ROOT, capture_output=True, text=True,
                               env=ENVIRONMENT)
+    run.environment = ENVIRONMENT
     return run
 
 

@@ -129,3 +129,54 @@ def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert train("trian", params()).returncode == 2
     assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
     assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 2
+
+
+def test_a_run_starts_from_the_weights_of_another(params, train, tmp_path):
+    assert train("train", params(), "--sub_working_dir", "first").returncode == 0
+    best = tmp_path / "runs" / "first" / "snapshots" / "best.pth"
+    path = params(pretrain_snapshot=str(best), fine_tune=True, epoch=1,
+                  evaluation_params={"type": "market_evaluate", "initial": True})
+    assert "pretrain_snapshot: " in train("check", path).stdout
+    second = train("train", path, "--sub_working_dir", "second")
+    assert (second.returncode, "100.0% of the weights" in second.stdout) == (0, True)
+    initial = json.loads((tmp_path / "runs" / "second" / "metrics.jsonl").read_text().splitlines()[0])
+    assert initial["evaluation"] == load_snapshot(best)["metrics"]
+
+
+@pytest.mark.parametrize(("keys", "line"), [
+    ({"pretrain_snapshot": "gone.pth"}, r"params\.json: pretrain_snapshot: .*gone\.pth: no such file"),
+    ({"imagenet_pretrain": "gone.pth"}, r"params\.json: imagenet_pretrain: .*gone\.pth: no such file"),
+])
+def test_weights_that_are_not_there_are_told_before_anything_is_written(params, train, tmp_path, keys, line):
+    refused = train("train", params(**keys))
+    assert refused.returncode == 2
+    assert re.match(line, refused.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
+OWN_EVALUATOR = '''
+def run_eval(config, predict):
+    """Share of gallery images that are nearer to the first query than the second."""
+    query, gallery = predict("query").embeddings, predict("gallery").embeddings
+    assert config["evaluation_params"]["note"] == "mine"
+    return {"nearer": float((gallery @ query[0] > gallery @ query[1]).mean())}
+'''
+
+
+def test_an_evaluator_of_the_user_s_own_chooses_the_best_snapshot(params, train, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "nearer.py").write_text(OWN_EVALUATOR)
+    monkeypatch.setitem(train.environment, "PYTHONPATH", str(tmp_path))
+    path = params(epoch=1, evaluation_params={"type": "own.nearer", "note": "mine"})
+    assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
+    best = status_of(train, path)["best"]
+    assert (best["metric"], best["epoch"], 0 <= best["value"] <= 1) == ("nearer", 1, True)
+
+
+def test_a_run_without_evaluator_keeps_its_last_snapshot(params, train, tmp_path):
+    path = params(epoch=1, evaluation_params=None)
+    assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
+    assert [file.name for file in (tmp_path / "runs" / "exp1" / "snapshots").iterdir()] == ["last.pth"]
+    assert "names no evaluator" in train("evaluate", path).stderr
+    asked = ("--snapshot", "last", "--set", "evaluation_params.type=market_evaluate")
+    assert train("evaluate", path, *asked).returncode == 0
