@@ -69,7 +69,7 @@ def run_speed(folder: Path, number: int) -> float:
     training = _training(folder)
     run = RunDirectory(folder / f"run{number}")
     run.create({})
-    recorder = Recorder(run, step=0, steps=training.steps, epochs=1)
+    recorder = Recorder(run, epoch=0, step=0, epochs=1, steps=training.steps)
     ledger = Ledger(run.snapshots, monitor=None, mode="max")
     began: list[float] = []
     fit = Fit(training, run, recorder, ledger, None, _no_split, lambda: began.append(time.perf_counter()))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import lmdb
 import numpy as np
 
+from data.files import sync_directory
 from data.records import DataError
 
 FORMAT = "kiln-archive"
@@ -108,15 +109,6 @@ def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> in
         beside.unlink(missing_ok=True)
     sync_directory(path.parent)
     return count
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory last through a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Index:

@@ -78,6 +78,7 @@ class Fit:
             self.recorder.heartbeat(training.epoch, training.step)
             if params.snapshot_every and training.step % params.snapshot_every == 0:
                 self.snapshot()
+        self.non_finite.settle()
 
     def _log(self, scalars: Mapping[str, Tensor], output: Output, clock: Clock) -> None:
         training = self.training

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.files import write_whole
+from data.files import write_whole
 from trainer.snapshot import SnapshotError, State, digest, load_snapshot, save_snapshot
 
 

@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from data.files import write_whole
 from deploy.preprocess import Preprocessing
-from trainer.files import write_whole
 from trainer.output import deployed
 
 # The lowest opset that torch's exporter writes without converting, and the file format of its time:

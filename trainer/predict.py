@@ -8,6 +8,7 @@ from torch import nn
 
 from data.records import Batch, Predictions
 from trainer.output import deployed
+from trainer.sentinel import TrainingError
 
 Said = Mapping[str, np.ndarray]  # "embeddings" (B, E); "logits" (B, K) and "margins" (B,) where there are any
 Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
@@ -30,7 +31,7 @@ def run_network(network: nn.Module, *, logits: bool, device: torch.device | str 
 
 
 def predict(run: Run, batches: Iterable[Batch], between: Callable[[], None] = lambda: None) -> Predictions:
-    """What is said of every batch in turn; `between` is called before each."""
+    """What is said of every batch in turn; `between` is called before each. TrainingError: not finite."""
     said, labels, cameras = [], [], []
     for batch in batches:
         between()
@@ -38,6 +39,9 @@ def predict(run: Run, batches: Iterable[Batch], between: Callable[[], None] = la
         labels.append(batch.labels.numpy())
         cameras.append(batch.cameras.numpy())
     whole = joined(said)
+    if not np.isfinite(whole["embeddings"]).all():
+        raise TrainingError("evaluation: the embeddings are not finite; lower lr.base_lr and lr.fc_lr, or set "
+                            "gradient_clip; the last good snapshot is kept")
     return Predictions(whole["embeddings"], whole.get("logits"), np.concatenate(labels), np.concatenate(cameras))
 
 

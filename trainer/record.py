@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from trainer.files import explained, write_whole
+from data.files import explained, write_whole
 from trainer.run import RunDirectory
 
 log = logging.getLogger("kiln")
@@ -22,17 +22,17 @@ HEARTBEAT = 1.0  # seconds between two writings of status.json
 class Recorder:
     """One line of metrics.jsonl and one point of every curve per logged step and per evaluation.
 
-    After a resume, what was recorded beyond `step` is dropped: those steps are taken again.
+    What was recorded beyond the given epoch and step is dropped: the run will record it again.
     """
 
-    def __init__(self, run: RunDirectory, *, step: int, steps: int, epochs: int) -> None:
+    def __init__(self, run: RunDirectory, *, epoch: int, step: int, epochs: int, steps: int) -> None:
         self._run = run
         self._steps = steps
         self._epochs = epochs
         self._started = (time.monotonic(), step)
         self._beat = 0.0
         self._speed: float | None = None
-        _drop_after(run, step)
+        _drop_after(run, epoch, step)
         self._events = _event_file(run, step)
         self._bar = tqdm(total=steps, initial=step, unit="step", disable=None)  # None: only on a terminal
 
@@ -88,9 +88,15 @@ def _event_file(run: RunDirectory, step: int) -> EventsWriter:
     return events
 
 
-def _drop_after(run: RunDirectory, step: int) -> None:
+def _drop_after(run: RunDirectory, epoch: int, step: int) -> None:
+    def stays(line: str) -> bool:
+        if not line.endswith("\n"):  # cut short by a crash
+            return False
+        record = json.loads(line)
+        again = "evaluation" in record and record["epoch"] > epoch
+        return 0 < step >= record["step"] and not again
+
     if not run.metrics.is_file():
         return
-    lines = run.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = filter(stays, run.metrics.read_text(encoding="utf-8").splitlines(keepends=True))
     write_whole(run.metrics, lambda file: file.write("".join(kept).encode()))

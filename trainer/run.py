@@ -6,12 +6,13 @@ import os
 import re
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from data.files import explained, write_whole
 from params.errors import Mistake, ParamsError
-from trainer.files import explained, write_whole
 
 ALIVE = ("starting", "running", "stopping")
 SILENCE = 300.0  # seconds without a heartbeat after which a run on another host counts as dead
@@ -66,7 +67,8 @@ class RunDirectory:
     def own(self) -> None:
         """Take the run for this process until it ends, however it ends; RunError names another owner.
 
-        A POSIX record lock: it dies with the process and is not inherited by its workers.
+        A POSIX record lock: it dies with the process and is not inherited by its workers. It also goes when the
+        process closes the file by another handle, so an owner never asks `owned`.
         """
         lock = (self.path / "lock").open("ab")
         try:
@@ -76,6 +78,8 @@ class RunDirectory:
             raise RunError(f"{self.path}: already running as process {self.read_status().get('pid')}; stop it with "
                            "--operation stop_train") from None
         self._lock = lock
+        with suppress(OSError, ValueError):  # a run whose status is missing or damaged begins a new one
+            self._facts = json.loads(self._status.read_text())
 
     def release(self) -> None:
         """Give the run up; without it the run is given up when the process ends."""
@@ -86,7 +90,7 @@ class RunDirectory:
     def owned(self) -> bool:
         """Whether some other process holds the run now."""
         try:
-            with (self.path / "lock").open("ab") as lock:
+            with (self.path / "lock").open("r+b") as lock:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False

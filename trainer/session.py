@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
+from data.files import DiskError
 from data.records import DataError
 from deploy.preprocess import ImageError
 from params.reader import Loaded
 from params.schema import Params
-from trainer.files import DiskError
 from trainer.fit import Fit
 from trainer.ledger import Ledger
 from trainer.predict import run_network
 from trainer.record import Recorder
-from trainer.rehearsal import RunEval, rehearse
+from trainer.rehearsal import RunEval
 from trainer.run import RunDirectory
 from trainer.sentinel import TrainingError
 from trainer.snapshot import SnapshotError, load_snapshot
@@ -67,12 +67,10 @@ def _train(
     params, splits = loaded.params, Splits(Path(loaded.params.batches_dir))
     training = Training(params, loaded.resolved, splits.archive("train"), device_of(params))
     _initialise(training, run)
-    if run_eval is not None:
-        rehearse(run_eval, params, loaded.resolved, splits)
     evaluation = params.evaluation_params
     ledger = Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
                     mode=evaluation.mode if evaluation else "max")
-    recorder = Recorder(run, step=training.step, steps=training.steps, epochs=params.epoch)
+    recorder = Recorder(run, epoch=training.epoch, step=training.step, epochs=params.epoch, steps=training.steps)
     deployed = run_network(training.deployed, logits=wants_logits, device=training.device)
 
     def between() -> None:

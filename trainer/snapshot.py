@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from trainer.files import write_whole
+from data.files import write_whole
 
 FORMAT = "kiln-snapshot-1"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.files import DiskError, write_whole
+from data.files import DiskError, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path):

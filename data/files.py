@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 class DiskError(OSError):
-    """A file of the run could not be written: one line that names it and what is full."""
+    """A file could not be written: one line that names it and what is full."""
 
     exit_code = 5
 
@@ -24,7 +24,7 @@ def explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
         number = error.errno if isinstance(error, OSError) else None
         full = number in (errno.ENOSPC, errno.EDQUOT) or number is None and _free_bytes(path.parent) < 1 << 16
-        reason = f"the disk that holds {path.parent} is full; free some space and resume the run" if full else error
+        reason = f"the disk that holds {path.parent} is full; free some space" if full else error
         raise DiskError(f"{path}: cannot be written: {reason}") from error
 
 
@@ -43,17 +43,18 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
                     os.fsync(file.fileno())
             os.replace(beside, path)
             if durable:
-                _sync_folder(path.parent)
+                sync_directory(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory last through a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def _free_bytes(folder: Path) -> int:
