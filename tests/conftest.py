@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run one per core; read when torch is first imported
+
 
 @pytest.fixture(scope="session")
 def golden():
@@ -84,7 +86,7 @@ def train_until():
     return run
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def command_line(operation, path, *arguments):
