@@ -15,6 +15,7 @@ from params.tree import leaves
 from trainer import build
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+COLUMNS = 60
 STATES = {"sgd": 1, "nesterov": 1, "rmsprop": 2, "amsgrad": 3}  # tensors an optimiser keeps per weight; Adam's two else
 
 
@@ -36,12 +37,12 @@ def report(loaded: Loaded, archive: Archive) -> Iterator[str]:
 
 
 def _curve(params: Params, steps: int) -> str:
-    """The learning rate at the start of every epoch, as a line of blocks with its end points."""
+    """The learning rate at the start of up to 60 epochs, as a line of blocks with its end points."""
     rate = build.learning_rate(params, steps)
-    factors = [rate.factor(epoch, epoch * steps) for epoch in range(params.epoch)]
-    shown_epochs = [factors[i * len(factors) // 60] for i in range(60)] if len(factors) > 60 else factors
+    epochs = sorted({i * (params.epoch - 1) // (COLUMNS - 1) for i in range(COLUMNS)})
+    factors = [rate.factor(epoch, epoch * steps) for epoch in epochs]
     top = max(factors)
-    bars = "".join(BLOCKS[round(f / top * (len(BLOCKS) - 1))] for f in shown_epochs)
+    bars = "".join(BLOCKS[round(factor / top * (len(BLOCKS) - 1))] for factor in factors)
     base = params.lr.base_lr
     return (f"{bars}  base_lr {base * factors[0]:.3g} first, {base * top:.3g} highest, {base * factors[-1]:.3g} last "
             f"epoch; counted in {rate.unit}s")
