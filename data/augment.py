@@ -22,7 +22,7 @@ def _rising(pair: Sequence[float]) -> Sequence[float]:
 
 _Pair = (Field(min_length=2, max_length=2), AfterValidator(_rising))
 Fractions = Annotated[Sequence[Annotated[float, Field(gt=0, le=1)]], *_Pair]
-Ratios = Annotated[Sequence[Annotated[float, Field(gt=0)]], *_Pair]
+Ratios = Annotated[Sequence[Annotated[float, Field(ge=0.01, le=100)]], *_Pair]
 
 
 class _Option(BaseModel):
@@ -45,8 +45,8 @@ class RandomResizedCrop(_Option):
             if 0 < across <= width and 0 < down <= height:
                 left, top = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
                 return left, top, left + across, top + down
-        across = min(width, round(height * self.ratio[1]))
-        down = min(height, round(width / self.ratio[0]))
+        across = min(width, max(1, round(height * self.ratio[1])))
+        down = min(height, max(1, round(width / self.ratio[0])))
         left, top = (width - across) // 2, (height - down) // 2
         return left, top, left + across, top + down
 
@@ -126,7 +126,7 @@ class Augment:
             bool | ColourJitter, "true, or {brightness, contrast, saturation, hue} as largest changes"] = False,
         random_erasing: Annotated[
             bool | RandomErasing, "fill a random rectangle: true, or {p, area, ratio, value}"] = False,
-        gaussian_noise: Annotated[float, Field(ge=0), "standard deviation, grey levels of 255"] = 0.0,
+        gaussian_noise: Annotated[float, Field(ge=0, le=255), "standard deviation, grey levels of 255"] = 0.0,
     ) -> None:
         if padding and random_resized_crop is not False:
             raise ValueError("data_augmentation.padding: random_resized_crop leaves nothing to pad; drop one")

@@ -213,6 +213,13 @@ def test_colour_steps_come_in_random_order():
     assert (white + black > 260)[black > 1].sum() > 4
 
 
+@pytest.mark.parametrize("ratio", [0.01, 100.0])
+def test_the_most_extreme_ratio_leaves_a_part_of_the_smallest_image(ratio):
+    image = np.full((2, 2, 3), 99, np.uint8)
+    augment = Augment(STRETCH, random_resized_crop={"ratio": [ratio, ratio]}, random_erasing={"ratio": [ratio, ratio]})
+    assert augment(image, rng(0)).shape == (32, 16, 3)
+
+
 def test_noise_is_rounded_and_clipped_never_wrapped():
     image = np.zeros((32, 16, 3), np.uint8)
     image[16:] = 255
@@ -250,7 +257,8 @@ def test_an_empty_object_means_the_defaults_not_off(encoded):
     {"mirror": 1}, {"padding": -1}, {"padding": 1.5}, {"rotation": 200}, {"gaussian_noise": -1},
     {"colour_jitter": {"hue": 0.6}}, {"random_erasing": {"probability": 0.5}}, {"random_erasing": {"p": 2}},
     {"random_erasing": {"area": [0.4, 0.02]}}, {"random_erasing": {"area": [0.02, 1.4]}},
-    {"random_resized_crop": {"ratio": [1.0]}}, {"random_erasing": 0.5},
+    {"random_resized_crop": {"ratio": [1.0]}}, {"random_erasing": 0.5}, {"gaussian_noise": 1e300},
+    {"random_resized_crop": {"ratio": [1e-300, 1]}}, {"random_erasing": {"ratio": [1, 1e300]}},
 ])
 def test_sections_out_of_range_are_refused_by_the_schema(section):
     with pytest.raises(ValueError, match="|".join(section)):
