@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from .preprocess import SUFFIXES
 
 
 class ListingError(ValueError):
@@ -30,7 +30,7 @@ def list_images(source: Path) -> Listing:
     """
     listing = _list(source)
     if not listing.names:
-        raise ListingError(f"{source}: no image in it; names that end in {' '.join(sorted(SUFFIXES))} count")
+        raise ListingError(f"{source}: no image in it; names that end in {' '.join(SUFFIXES)} count")
     return listing
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 PIXEL_LIMIT = 80_000_000  # below the 89 million at which Pillow itself begins to warn
+RESIZE_LIMIT = 4096
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  # of image files
 
 ImageSource = bytes | str | Path | np.ndarray
 Mode = Literal["stretch", "centre_crop"]
@@ -39,11 +41,6 @@ def opened(image: ImageSource) -> Image.Image:
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"{name}: {reason}") from error
-
-
-def decode(image: ImageSource) -> np.ndarray:
-    """Any image that `opened` takes -> (H, W, 3) uint8 RGB at its own size."""
-    return np.array(opened(image))
 
 
 def _of_array(array: np.ndarray) -> Image.Image:
@@ -167,8 +164,8 @@ class Preprocessing:
                 self.interpolation in get_args(Interpolation),
             f'resize: only mode "centre_crop" takes it, the mode is {self.mode!r}':
                 self.resize is None or self.mode == "centre_crop",
-            f"resize: at least {longer}, the network's longer side, expected, got {self.resize}":
-                self.resize is None or self.resize >= longer,
+            f"resize: {longer}, the network's longer side, to {RESIZE_LIMIT} expected, got {self.resize}":
+                self.resize is None or longer <= self.resize <= RESIZE_LIMIT,
             f"mean: three numbers from 0 to 1 expected, got {list(self.mean)}":
                 len(self.mean) == 3 and all(0 <= level <= 1 for level in self.mean),
             f"std: three numbers above 0 expected, got {list(self.std)}":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.records import DataError
+from deploy.preprocess import SUFFIXES
 from params.plugin import Table
 
 # A source is called with the root folder, and its options by keyword, and gives {split name: Split}.
@@ -15,7 +16,6 @@ SOURCES = Table("source", {
     "market1501": "data.sources.market1501:market1501",
 })
 SPLITS = ("train", "query", "gallery", "val", "test")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class Item(NamedTuple):
@@ -45,8 +45,8 @@ def image_files(root: Path, directory: str) -> list[str]:
         raise DataError(f"{top}: no such folder; give the root of the image set as it is unpacked")
     paths = (Path(folder, name).relative_to(root)
              for folder, _, names in os.walk(top, followlinks=True) for name in names)
-    found = sorted(str(path) for path in paths if path.suffix.lower() in EXTENSIONS
+    found = sorted(str(path) for path in paths if path.suffix.lower() in SUFFIXES
                    and not any(part.startswith(".") for part in path.parts))
     if not found:
-        raise DataError(f"{top}: no image in it; expected files that end in {' '.join(EXTENSIONS)}")
+        raise DataError(f"{top}: no image in it; expected files that end in {' '.join(SUFFIXES)}")
     return found

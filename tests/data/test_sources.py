@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from data.records import DataError
-from data.sources import SOURCES, SPLITS, Item
+from data.sources import SOURCES, SPLITS, Item, image_files
+from deploy.listing import list_images
+from deploy.preprocess import SUFFIXES
 from params.plugin import Choice
 
 
@@ -52,6 +54,11 @@ def test_every_source_refuses_an_empty_folder_and_an_absent_one(name, tmp_path):
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataError, match=rf"^{root}.*; .*"):
             read(name, root)
+
+
+def test_the_images_of_a_set_are_those_that_deployment_lists(tmp_path):
+    named = touch(tmp_path, *(f"{i}{suffix}" for i, suffix in enumerate(SUFFIXES)), "A.GIF", "b.txt")
+    assert image_files(named, ".") == list_images(named).names
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.preprocess import ImageError, Preprocessing, decode
+from deploy.preprocess import ImageError, Preprocessing, opened
 from params.plugin import options_of
 
 ROOT = Path(__file__).parents[2]
+
+
+def decode(image):
+    """The pixels of an image at its own size: (H, W, 3) uint8."""
+    return np.array(opened(image))
 
 
 def encoded(image, kind="PNG", **options):
@@ -193,7 +198,8 @@ def test_a_dict_that_asks_for_other_pixels_is_refused(change, message):
 
 @pytest.mark.parametrize("options, message", [
     ({"resize": 256}, r"preprocess\.resize: only mode \"centre_crop\" takes it"),
-    ({"mode": "centre_crop", "resize": 200}, r"preprocess\.resize: at least 256"),
+    ({"mode": "centre_crop", "resize": 200}, r"preprocess\.resize: 256, .* to 4096 expected, got 200"),
+    ({"mode": "centre_crop", "resize": 1_000_000}, r"preprocess\.resize: 256, .* to 4096 expected, got 1000000"),
     ({"interpolation": "cubic"}, r"preprocess\.interpolation: one of"),
     ({"mean": [0.5]}, r"preprocess\.mean: three numbers from 0 to 1 expected, got \[0.5\]"),
     ({"mean": [123.7, 116.3, 103.5]}, r"preprocess\.mean"),
