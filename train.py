@@ -19,7 +19,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Print every effective value, the data, the steps, the learning rate, the size; write nothing."""
     from trainer.check import report
 
-    loaded, splits, weights = _checked(arguments)
+    loaded, splits, weights = _checked(arguments.config_path, arguments.set)
     print(*report(loaded, splits.archive("train")), *weights, sep="\n")
     return OK
 
@@ -32,18 +32,23 @@ def start_train(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train in the foreground."""
-    return _foreground(_created(arguments), arguments)
+    run = _created(arguments)
+    return _foreground(run, _load(run.params, []))
 
 
 def resume_train(arguments: argparse.Namespace) -> int:
     """Carry a stopped, failed or dead run on from its last snapshot, by the run's own params.json."""
+    from params.reader import read_json
+    from trainer.resume import same_run
+
     run = _run(arguments)
-    state = run.read_status()["state"]
-    if state == "finished" and not arguments.set:
+    if run.read_status()["state"] == "finished" and not arguments.set:
         raise RunError(f"{run.path}: finished, nothing to resume; --set epoch=N trains on to epoch N")
-    if arguments.detach:
-        return _detached(run, arguments.set)
-    return _foreground(run, arguments)
+    if run.owner() is not None:
+        raise RunError(f"{run.path}: already running as process {run.owner()}; stop it with --operation stop_train")
+    loaded, *_ = _checked(run.params, arguments.set, weights=not run.last.is_file())
+    same_run(read_json(run.params), loaded.resolved)
+    return _detached(run, arguments.set) if arguments.detach else _foreground(run, loaded)
 
 
 def stop_train(arguments: argparse.Namespace) -> int:
@@ -77,7 +82,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     run = _run(arguments)
     loaded = _load(run.params, arguments.set)
-    metrics = evaluate_snapshot(run, arguments.snapshot, loaded, *_evaluator(loaded))
+    metrics = evaluate_snapshot(run, arguments.snapshot or "best", loaded, *_evaluator(loaded))
     print(json.dumps(metrics) if arguments.json else "\n".join(f"{k:<24}{v:.4f}" for k, v in metrics.items()))
     return OK
 
@@ -108,25 +113,26 @@ def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
     return run_eval, wants_logits(run_eval)
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[Loaded, Any, list[str]]:
+def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple[Loaded, Any, list[str]]:
     """The params, their archives and what loading initial weights says, when all that can go wrong early has not."""
     from trainer.rehearsal import rehearse, sampler_can_be_built
     from trainer.splits import Splits
     from trainer.weights import weights_can_be_loaded
 
-    loaded = _load(arguments.config_path, arguments.set)
+    loaded = _load(path, overrides)
     splits = Splits(Path(loaded.params.batches_dir))
     sampler_can_be_built(loaded.params, splits)
-    weights = weights_can_be_loaded(loaded.params, len(splits.archive("train").class_names))
+    classes = len(splits.archive("train").class_names)
+    told = weights_can_be_loaded(loaded.params, classes) if weights else []
     run_eval, _ = _evaluator(loaded)
     if run_eval is not None:
         rehearse(run_eval, loaded.params, loaded.resolved, splits)
-    return loaded, splits, weights
+    return loaded, splits, told
 
 
 def _created(arguments: argparse.Namespace) -> RunDirectory:
     """A new run's directory; nothing is written when anything is wrong with its params or data."""
-    loaded, *_ = _checked(arguments)
+    loaded, *_ = _checked(arguments.config_path, arguments.set)
     run = run_directory(Path(loaded.params.working_dir), arguments.sub_working_dir)
     run.create(loaded.resolved)
     for notice in loaded.notices:
@@ -145,12 +151,11 @@ def _detached(run: RunDirectory, overrides: list[str]) -> int:
     return OK
 
 
-def _foreground(run: RunDirectory, arguments: argparse.Namespace) -> int:
+def _foreground(run: RunDirectory, loaded: Loaded) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from trainer.session import carry_on
 
-    loaded = _load(run.params, arguments.set if arguments.operation == "resume_train" else [])
     with logging_redirect_tqdm():
         carry_on(run, loaded, *_evaluator(loaded))
     print(service.one_line(run, run.read_status()))
@@ -196,15 +201,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sub_working_dir", metavar="NAME",
                         help="the run's folder; default: the time, or the only run there is")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
-    parser.add_argument("--snapshot", choices=("best", "last"), default="best", help="for evaluate; default: best")
+    parser.add_argument("--snapshot", choices=("best", "last"), help="evaluate: which one; default: best")
     parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")
     parser.add_argument("--json", action="store_true", help="status, list, evaluate: machine-readable")
     return parser
 
 
+BELONGS = {"snapshot": ("evaluate",), "detach": ("resume_train",), "json": ("status", "list", "evaluate")}
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; an option that the operation has no use for is a mistake."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    for option, operations in BELONGS.items():
+        if getattr(arguments, option) and arguments.operation not in operations:
+            parser.error(f"--{option} belongs to {', '.join(operations)}, not to {arguments.operation}")
+    return arguments
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one operation; the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         return OPERATIONS[arguments.operation](arguments)

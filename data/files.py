@@ -33,7 +33,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
 
     Raises DiskError; the old file is then still there and nothing else is left.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")
     try:
         with explained(path):  # within the try: whether the disk is full shows while the part is still there
             with beside.open("wb") as file:

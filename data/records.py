@@ -4,8 +4,8 @@ Shape letters, here and everywhere: B batch, C channels, H height, W width, D fe
 K classes, N rows, Q queries, G gallery.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -35,6 +35,9 @@ class Predictions(NamedTuple):
 
 
 Predict = Callable[[str], Predictions]  # split name ("query", "gallery", "val", "test") -> Predictions
+
+
+RunEval = Callable[[Mapping[str, Any], Predict], dict[str, float]]  # (config, predict) -> metrics
 
 
 class BatchSampler(Protocol):

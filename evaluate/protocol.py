@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from data.records import Predict
+from data.records import Predict, RunEval
 from params.schema import Evaluation
-
-RunEval = Callable[[Mapping[str, Any], Predict], dict[str, float]]
 
 
 def evaluator(*, logits: bool) -> Callable[[Callable[..., dict[str, float]]], RunEval]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run one per core; read when torch is first imported
@@ -27,6 +29,24 @@ def figures(tmp_path_factory):
     run_module("data.figures", folder / "images", "--identities", 12)
     run_module("data.pack", "market1501", folder / "images", folder / "packed")
     return folder / "packed"
+
+
+@pytest.fixture
+def archives(figures, tmp_path):
+    """A copy of the packed figures, to damage."""
+    return shutil.copytree(figures, tmp_path / "packed")
+
+
+@pytest.fixture
+def damaged_archives(archives):
+    """A copy of the packed figures in which one byte of training record 0 is flipped."""
+    path = archives / "train.lmdb"
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as environment, environment.begin() as view:
+        image = view.get(b"000000000")
+    content = path.read_bytes()
+    at = content.index(image) + len(image) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1:])
+    return archives
 
 
 def run_module(module, *arguments):

@@ -1,5 +1,6 @@
 """A run that was killed and resumed ends as the unbroken one: weights to the bit, and the ledger."""
 
+import json
 import random
 import signal
 
@@ -9,10 +10,10 @@ import torch
 from trainer.snapshot import load_snapshot
 
 
-def states(tmp_path, name):
+def states(tmp_path, name, best=True):
     snapshots = tmp_path / "runs" / name / "snapshots"
-    return (load_snapshot(snapshots / "last.pth"), load_snapshot(snapshots / "best.pth"),
-            (snapshots / "ledger.json").read_text())
+    last = load_snapshot(snapshots / "last.pth")
+    return (last, load_snapshot(snapshots / "best.pth"), (snapshots / "ledger.json").read_text()) if best else (last,)
 
 
 def identical(left, right):
@@ -80,3 +81,27 @@ def test_a_longer_run_is_trained_on_from_its_end(params, train, tmp_path):
     assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
     assert train("resume_train", path, "--sub_working_dir", "exp1", "--set", "epoch=2").returncode == 0
     assert states(tmp_path, "exp1")[0]["epoch"] == 2
+
+
+def test_a_resumed_run_takes_new_rates_and_goes_on_in_the_background(params, train, train_until, tmp_path):
+    path = params(epoch=10_000, evaluation_params=None, snapshot_every=1)
+    train_until("step 3/", signal.SIGKILL, "train", path, "--sub_working_dir", "exp1")
+    resumed = train("resume_train", path, "--detach", "--set", "lr.base_lr=0.0005", "--set", "weight_decay=0.01")
+    assert (resumed.returncode, "running" in resumed.stdout) == (0, True), resumed.stderr
+    assert train("resume_train", path).returncode == 4
+    assert train("stop_train", path).returncode == 0
+    (group, *_) = states(tmp_path, "exp1", best=False)[0]["optimizer"]["param_groups"]
+    assert (group["base_lr"], group["weight_decay"]) == (0.0005, 0.01)
+    assert json.loads((tmp_path / "runs" / "exp1" / "params.json").read_text())["lr"]["base_lr"] == 0.0005
+
+
+def test_what_a_snapshot_rests_on_cannot_change_and_the_run_stays_as_it_was(params, train, tmp_path):
+    path = params(epoch=1)
+    assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
+    before = (tmp_path / "runs" / "exp1" / "params.json").read_text()
+    refused = train("resume_train", path, "--set", "epoch=2", "--set", "model_params.backbone=resnet18", "--set",
+                    "optimizer=sgd")
+    assert refused.returncode == 2
+    assert [line.split(" cannot change when")[0] for line in refused.stderr.splitlines()] == [
+        "--set: model_params:", "--set: optimizer:"]
+    assert (tmp_path / "runs" / "exp1" / "params.json").read_text() == before

@@ -61,7 +61,16 @@ def test_a_background_run_is_started_watched_and_stopped(params, train, tmp_path
     assert (again.returncode, "not running (it is stopped)" in again.stderr) == (4, True)
 
 
-def test_a_background_run_that_fails_says_why_and_with_its_exit_code(params, train, tmp_path):
+def test_a_background_run_that_fails_says_why_and_with_its_exit_code(params, train, damaged_archives, tmp_path):
+    failed = train("start_train", params(batches_dir=str(damaged_archives), batch_size=999, batch_sampling_params={}),
+                   "--sub_working_dir", "exp1")
+    assert (failed.returncode, failed.stdout) == (3, "")
+    assert failed.stderr.startswith(f"{tmp_path}/runs/exp1: {damaged_archives}/train.lmdb: record 000000000")
+    assert failed.stderr.endswith(f"; see {tmp_path}/runs/exp1/train_log\n")
+    assert status_of(train, params())["state"] == "failed"
+
+
+def test_a_working_dir_that_cannot_be_made_is_exit_2(params, train, tmp_path):
     (tmp_path / "runs").write_text("a file where the runs should go")
     refused = train("start_train", params(), "--sub_working_dir", "exp1")
     assert refused.returncode == 2
@@ -129,6 +138,7 @@ def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert train("trian", params()).returncode == 2
     assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
     assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 2
+    assert "--detach belongs to resume_train, not to train" in train("train", params(), "--detach").stderr
 
 
 def test_a_run_starts_from_the_weights_of_another(params, train, tmp_path):
@@ -159,7 +169,7 @@ def run_eval(config, predict):
     """Share of gallery images that are nearer to the first query than the second."""
     query, gallery = predict("query").embeddings, predict("gallery").embeddings
     assert config["evaluation_params"]["note"] == "mine"
-    return {"nearer": float((gallery @ query[0] > gallery @ query[1]).mean())}
+    return {"nearer": (gallery @ query[0] > gallery @ query[1]).mean()}  # a numpy float, which users return
 '''
 
 
@@ -171,6 +181,7 @@ def test_an_evaluator_of_the_user_s_own_chooses_the_best_snapshot(params, train,
     assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
     best = status_of(train, path)["best"]
     assert (best["metric"], best["epoch"], 0 <= best["value"] <= 1) == ("nearer", 1, True)
+    assert load_snapshot(tmp_path / "runs" / "exp1" / "snapshots" / "best.pth")["metrics"] == {"nearer": best["value"]}
 
 
 def test_a_run_without_evaluator_keeps_its_last_snapshot(params, train, tmp_path):

@@ -39,6 +39,12 @@ def tables(evaluators: Table) -> dict[str, Table]:
     }
 
 
+def device(params: Params) -> torch.device:
+    """Where the network runs."""
+    on_gpu = params.parallels and params.device != "cpu"
+    return torch.device("cuda", params.parallels[0]) if on_gpu else torch.device("cpu")
+
+
 def preprocessing(params: Params) -> Preprocessing:
     """From encoded image to network pixels."""
     return Preprocessing(params.img_h, params.img_w, **params.preprocess.choice.options)

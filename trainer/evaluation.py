@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from data.records import RunEval
 from params.reader import Loaded
 from params.schema import Params
 from trainer import build
 from trainer.model import Embedder
 from trainer.predict import run_network
-from trainer.rehearsal import RunEval
 from trainer.run import RunDirectory, RunError
-from trainer.session import device_of
+from trainer.sentinel import finite_metrics
 from trainer.snapshot import State, deployed_weights, load_snapshot
 from trainer.splits import Splits, predict_splits
 
@@ -39,7 +39,8 @@ def evaluate_snapshot(
     if run_eval is None:
         raise RunError(f"{run.params}: names no evaluator; add one with --set evaluation_params.type=market_evaluate")
     params = loaded.params
-    device = device_of(params)
+    device = build.device(params)
     network = restored_network(params, snapshot_of(run, which)).to(device)
     deployed = run_network(network, logits=wants_logits, device=device)
-    return run_eval(loaded.resolved, predict_splits(Splits(Path(params.batches_dir)), params, deployed))
+    metrics = run_eval(loaded.resolved, predict_splits(Splits(Path(params.batches_dir)), params, deployed))
+    return finite_metrics(metrics)

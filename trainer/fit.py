@@ -15,8 +15,8 @@ from trainer.optim import set_learning_rate
 from trainer.output import Output
 from trainer.record import Recorder
 from trainer.run import RunDirectory
-from trainer.sentinel import Collapse, NonFinite, embedding_spread, finite
-from trainer.snapshot import save_snapshot
+from trainer.sentinel import Collapse, NonFinite, embedding_spread, finite_metrics, finite_weights
+from trainer.snapshot import State, save_snapshot
 from trainer.training import Training
 
 Evaluate = Callable[[Predict], dict[str, float]]
@@ -50,14 +50,19 @@ class Fit:
             training.epoch, training.batch = training.epoch + 1, 0
             if metrics is not None:
                 training.metrics = metrics
-                self.ledger.record(training.epoch, training.state())
+                self.ledger.record(training.epoch, self._good_state())
                 self.run.update_status(best=self.ledger.best)
             self.snapshot()
 
     def snapshot(self) -> None:
         """Write last.pth."""
+        save_snapshot(self.run.last, self._good_state())
+
+    def _good_state(self) -> State:
+        """The training's state; TrainingError when there is anything in it that is not finite."""
         self.non_finite.settle()
-        save_snapshot(self.run.last, self.training.state())
+        finite_weights(self.training.network, self.training.epoch, self.training.step)
+        return self.training.state()
 
     def _train_epoch(self) -> None:
         """One pass over the training images, from the batch where the training stands."""
@@ -103,14 +108,13 @@ class Fit:
     def _measure(self, epoch: int) -> dict[str, float]:
         assert self.evaluate is not None
         began = time.monotonic()
-        metrics = self.evaluate(self.predict)
-        finite(metrics)
+        metrics = finite_metrics(self.evaluate(self.predict))
         self.recorder.evaluation(epoch, self.training.step, metrics, time.monotonic() - began)
         return metrics
 
 
 def take_step(training: Training, batches: list[Batch]) -> tuple[dict[str, Tensor], Output]:
-    """One optimiser step over the mean loss of `batches`; the last batch's scalars and output.
+    """One optimiser step over the mean loss of `batches`; the scalars' means and the last batch's output.
 
     Dropout draws from (seed, step), so that a resumed run draws the same.
     """
@@ -118,11 +122,13 @@ def take_step(training: Training, batches: list[Batch]) -> tuple[dict[str, Tenso
     torch.manual_seed((params.seed << 32) + training.step)
     training.criterion.set_step(training.step)
     training.optimizer.zero_grad(set_to_none=True)
+    reported: list[dict[str, Tensor]] = []
     for batch in map(training.to_device, batches):
         with training.autocast():
             output = training.forward(batch.images)
         loss, scalars = training.criterion(output, batch)
         training.scaler.scale(loss / len(batches)).backward()
+        reported.append({"loss": loss.detach(), **scalars})
     if params.gradient_clip:
         training.scaler.unscale_(training.optimizer)
         clip_grad_norm_(
@@ -131,4 +137,4 @@ def take_step(training: Training, batches: list[Batch]) -> tuple[dict[str, Tenso
     training.scaler.update()
     if training.averaged is not None:
         training.averaged.update_parameters(training.network)
-    return {"loss": loss.detach(), **scalars}, output
+    return {name: torch.stack([scalars[name] for scalars in reported]).mean(dim=0) for name in reported[0]}, output

@@ -60,7 +60,8 @@ class Recorder:
         elapsed, taken = now - self._started[0], step - self._started[1]
         eta = round(elapsed / taken * (self._steps - step)) if taken else None
         self._run.update_status(
-            state="running", epoch=epoch, step=step, steps=self._steps, images_per_second=self._speed, eta_seconds=eta)
+            state="running" if taken else "starting", epoch=epoch, step=step, steps=self._steps,
+            images_per_second=self._speed, eta_seconds=eta)
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -1,17 +1,15 @@
 """The evaluation on made-up embeddings: what is wrong with the protocol shows before the first step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from data.records import Predict, Predictions
+from data.records import Predictions, RunEval
 from params.errors import Mistake, ParamsError, did_you_mean
 from params.schema import Params
 from trainer import build
 from trainer.splits import Splits
-
-RunEval = Callable[[Mapping[str, Any], Predict], dict[str, float]]
 
 
 def rehearse(run_eval: RunEval, params: Params, resolved: Mapping[str, Any], splits: Splits) -> dict[str, float]:

@@ -5,8 +5,8 @@ import json
 import os
 import re
 import socket
+import struct
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ from data.files import explained, write_whole
 from params.errors import Mistake, ParamsError
 
 ALIVE = ("starting", "running", "stopping")
+FLOCK = "hhqqi4x"  # Linux's struct flock: type, whence, start, length, pid
 SILENCE = 300.0  # seconds without a heartbeat after which a run on another host counts as dead
 
 
@@ -36,6 +37,7 @@ class RunDirectory:
         self.last = self.snapshots / "last.pth"
         self.best = self.snapshots / "best.pth"
         self._status = path / "status.json"
+        self._lock_path = path / "lock"
         self._lock: IO[bytes] | None = None
         self._facts: dict[str, Any] = {}
 
@@ -51,13 +53,13 @@ class RunDirectory:
             if self.path.exists():
                 raise RunError(f"{self.path}: exists already; resume it with --operation resume_train, or choose "
                                "another --sub_working_dir")
-            self.path.mkdir()
+            self.snapshots.mkdir(parents=True)
         except OSError as error:
             mistake = Mistake(("working_dir",), f"{self.path} cannot be made: {error.strerror}")
             raise ParamsError("params.json", [mistake]) from None
-        self.snapshots.mkdir()
         self.write_params(resolved)
-        self.update_status(state="starting")
+        self.update_status(state="starting", epoch=0, step=0, steps=None, images_per_second=None, eta_seconds=None,
+                           best=None, error=None)
 
     def write_params(self, resolved: dict[str, Any]) -> None:
         """Write params.json, every key as it is in force."""
@@ -67,19 +69,17 @@ class RunDirectory:
     def own(self) -> None:
         """Take the run for this process until it ends, however it ends; RunError names another owner.
 
-        A POSIX record lock: it dies with the process and is not inherited by its workers. It also goes when the
-        process closes the file by another handle, so an owner never asks `owned`.
+        A POSIX record lock: it dies with the process and is not inherited by its workers.
         """
-        lock = (self.path / "lock").open("ab")
+        with explained(self._lock_path):
+            lock = self._lock_path.open("ab")
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise RunError(f"{self.path}: already running as process {self.read_status().get('pid')}; stop it with "
+            raise RunError(f"{self.path}: already running as process {self.owner()}; stop it with "
                            "--operation stop_train") from None
         self._lock = lock
-        with suppress(OSError, ValueError):  # a run whose status is missing or damaged begins a new one
-            self._facts = json.loads(self._status.read_text())
 
     def release(self) -> None:
         """Give the run up; without it the run is given up when the process ends."""
@@ -87,19 +87,22 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
 
-    def owned(self) -> bool:
-        """Whether some other process holds the run now."""
+    def owner(self) -> int | None:
+        """The process of this host that holds the run, or None; the lock is asked, never taken.
+
+        Not for the owner itself: a process that closes a file loses its record locks on it.
+        """
+        question = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
-            with (self.path / "lock").open("r+b") as lock:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
+            with self._lock_path.open("rb") as lock:
+                kind, _, _, _, pid = struct.unpack(FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, question))
         except OSError:
-            return True
-        return False
+            return None
+        return None if kind == fcntl.F_UNLCK else int(pid)
 
     def update_status(self, **facts: Any) -> None:
-        """Write status.json: what this process has said of the run so far, with these facts."""
+        """Write status.json: what was last said of the run, with these facts."""
+        self._facts = self._facts or self._said()
         self._facts.update(facts, pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time())
         text = json.dumps(self._facts) + "\n"
         write_whole(self._status, lambda file: file.write(text.encode()), durable=False)
@@ -111,21 +114,26 @@ class RunDirectory:
 
     def read_status(self) -> dict[str, Any]:
         """status.json as it is, with state "dead" where its process is gone; RunError when there is no run."""
-        try:
-            status: dict[str, Any] = json.loads(self._status.read_text())
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: no such run; --operation list shows the runs there are") from None
-        except ValueError:
-            raise RunError(f"{self._status}: damaged; resume the run to write it anew") from None
+        if not self._status.is_file():
+            raise RunError(f"{self.path}: no such run; --operation list shows the runs there are")
+        status = self._said()
         if status["state"] in ALIVE and not self._alive(status):
             status["state"] = "dead"
         return status
+
+    def _said(self) -> dict[str, Any]:
+        """What status.json says; of a damaged one, that the run is dead."""
+        try:
+            said: dict[str, Any] = json.loads(self._status.read_text())
+        except (OSError, ValueError):
+            return {"state": "dead"}
+        return said
 
     def _alive(self, status: dict[str, Any]) -> bool:
         if status["host"] != socket.gethostname():
             return time.time() - float(status["heartbeat"]) < SILENCE
         launching = status["state"] == "starting" and _process_exists(status["pid"])
-        return status["pid"] == os.getpid() or launching or self.owned()
+        return status["pid"] == os.getpid() or launching or self.owner() is not None
 
 
 def run_directory(working_dir: Path, name: str | None) -> RunDirectory:

@@ -1,10 +1,11 @@
 """What goes wrong in training, said as soon as it shows."""
 
 import logging
+import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 log = logging.getLogger("kiln")
@@ -68,8 +69,18 @@ class Collapse:
                 epoch, step, spread)
 
 
-def finite(metrics: Mapping[str, float]) -> None:
-    """TrainingError when an evaluation gave a value that is not finite."""
-    bad = [name for name, value in metrics.items() if not torch.isfinite(torch.tensor(value))]
+def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """An evaluation's values as plain floats, which snapshots hold; TrainingError when one is not finite."""
+    plain = {name: float(value) for name, value in metrics.items()}
+    bad = [name for name, value in plain.items() if not math.isfinite(value)]
     if bad:
         raise TrainingError(f"evaluation: {', '.join(bad)} not finite; the last good snapshot is kept")
+    return plain
+
+
+def finite_weights(network: nn.Module, epoch: int, step: int) -> None:
+    """TrainingError when a weight is not finite: an overflow in the backward pass leaves the loss finite once."""
+    for name, weight in network.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise TrainingError(f"epoch {epoch} step {step}: the weights of {name} are not finite; lower lr.base_lr "
+                                "and lr.fc_lr, or use precision fp32; the last good snapshot is kept")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data.files import explained
 from trainer.run import ALIVE, RunDirectory, RunError
 
 POLL = 0.1  # seconds
@@ -20,20 +21,20 @@ def launch(script: Path, run: RunDirectory, overrides: list[str]) -> subprocess.
                "--sub_working_dir", run.name]
     for override in overrides:
         command += ["--set", override]
-    with run.log.open("ab") as log:
+    run.update_status(state="starting", error=None)
+    with explained(run.log), run.log.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                 start_new_session=True)
 
 
 def wait_for_first_step(run: RunDirectory, child: subprocess.Popen[bytes]) -> int:
-    """Wait until the run has taken a step of its own, or ended; 0, or its exit code."""
-    began = run.read_status().get("step", 0)
+    """Wait until the run has taken a step of its own, or ended; 0, or the exit code (5 for a death by signal)."""
     while child.poll() is None:
         status = run.read_status()
-        if status["pid"] == child.pid and status.get("step", 0) > began:
+        if status["pid"] == child.pid and status["state"] == "running":
             return 0
         time.sleep(POLL)
-    return child.returncode
+    return child.returncode if child.returncode >= 0 else 5
 
 
 def stop(run: RunDirectory) -> dict[str, Any]:
@@ -43,21 +44,33 @@ def stop(run: RunDirectory) -> dict[str, Any]:
         raise RunError(f"{run.path}: not running (it is {status['state']})")
     if status["host"] != os.uname().nodename:
         raise RunError(f"{run.path}: runs on {status['host']}; stop it there")
-    os.kill(status["pid"], signal.SIGTERM)
+    owner = run.owner()
+    if owner is None:
+        raise RunError(f"{run.path}: about to start; stop it in a moment")
+    _terminate(run, owner)
     deadline = time.monotonic() + PATIENCE
-    while (status := run.read_status())["state"] in ALIVE:
+    while run.owner() == owner:
         if time.monotonic() > deadline:
-            raise RunError(f"{run.path}: process {status['pid']} has not stopped within {PATIENCE:.0f} s")
+            raise RunError(f"{run.path}: process {owner} has not stopped within {PATIENCE:.0f} s")
         time.sleep(POLL)
-    return status
+    return run.read_status()
+
+
+def _terminate(run: RunDirectory, pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it has just ended by itself
+    except PermissionError:
+        raise RunError(f"{run.path}: process {pid} belongs to another user; ask them to stop it") from None
 
 
 def one_line(run: RunDirectory, status: dict[str, Any]) -> str:
     """A run's status as one line for people."""
     parts = [f"{run.name:<20}", f"{status['state']:<9}"]
-    if "steps" in status:
+    if status.get("steps"):
         parts.append(f"epoch {status['epoch']}  step {status['step']}/{status['steps']}")
-    if status.get("images_per_second") and status["state"] in ALIVE:
+    if status.get("images_per_second") and status.get("eta_seconds") is not None and status["state"] in ALIVE:
         parts.append(f"{status['images_per_second']:.0f} images/s  {status['eta_seconds']} s left")
     if status.get("best"):
         best = status["best"]

@@ -8,31 +8,22 @@ from pathlib import Path
 import torch
 
 from data.files import DiskError
-from data.records import DataError
-from deploy.preprocess import ImageError
+from data.records import RunEval
 from params.reader import Loaded
-from params.schema import Params
+from trainer import build
 from trainer.fit import Fit
 from trainer.ledger import Ledger
 from trainer.predict import run_network
 from trainer.record import Recorder
-from trainer.rehearsal import RunEval
 from trainer.run import RunDirectory
 from trainer.sentinel import TrainingError
-from trainer.snapshot import SnapshotError, load_snapshot
+from trainer.snapshot import load_snapshot
 from trainer.splits import Splits, predict_splits
 from trainer.stop import Stopped, StopSignal
 from trainer.training import Training
 from trainer.weights import initial_weights
 
 log = logging.getLogger("kiln")
-KNOWN = (DataError, ImageError, DiskError, SnapshotError, TrainingError)  # their one line says it all
-
-
-def device_of(params: Params) -> torch.device:
-    """Where the network runs."""
-    on_gpu = params.parallels and params.device != "cpu"
-    return torch.device("cuda", params.parallels[0]) if on_gpu else torch.device("cpu")
 
 
 def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool) -> None:
@@ -45,7 +36,6 @@ def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_
     with StopSignal() as stop, log_to(run.log):
         try:
             run.update_status(state="starting", error=None)
-            run.write_params(loaded.resolved)
             _train(run, loaded, run_eval, wants_logits, stop)
         except Stopped:
             run.update_status(state="stopped", error=None)
@@ -53,8 +43,8 @@ def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_
         except BaseException as error:
             with suppress(DiskError):
                 run.update_status(state="failed", error=_first_line(error))
-            if isinstance(error, KNOWN) or not isinstance(error, Exception):
-                raise
+            if hasattr(error, "exit_code") or not isinstance(error, Exception):
+                raise  # its own line says it all
             log.exception("training failed")
             raise TrainingError(f"{run.path}: {_first_line(error)}") from error
         finally:
@@ -65,8 +55,9 @@ def _train(
     run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool, stop: StopSignal,
 ) -> None:
     params, splits = loaded.params, Splits(Path(loaded.params.batches_dir))
-    training = Training(params, loaded.resolved, splits.archive("train"), device_of(params))
+    training = Training(params, loaded.resolved, splits.archive("train"), build.device(params))
     _initialise(training, run)
+    run.write_params(loaded.resolved)
     evaluation = params.evaluation_params
     ledger = Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
                     mode=evaluation.mode if evaluation else "max")

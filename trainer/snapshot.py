@@ -1,6 +1,7 @@
 """Snapshots: tensors and plain types, written whole, loaded without pickle."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,20 @@ class SnapshotError(ValueError):
 
 
 def save_snapshot(path: Path, state: State) -> None:
-    """Write a snapshot whole or not at all; raises DiskError with the old one still in place."""
-    write_whole(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    """Write a snapshot whole or not at all; raises DiskError with the old one still in place.
+
+    Equal states give equal bytes, whether they were trained or resumed.
+    """
+    write_whole(path, lambda file: torch.save(_canonical({"format": FORMAT, **state}), file))
+
+
+def _canonical(node: Any) -> Any:
+    """The same tree of plain types without shared parts: pickle writes an object that it met before as a reference."""
+    if isinstance(node, dict):
+        return {_canonical(key): _canonical(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(map(_canonical, node))
+    return sys.intern(node) if isinstance(node, str) else node
 
 
 def load_snapshot(path: Path) -> State:

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data.archive import Archive
 from data.loader import TrainLoader
-from data.records import Batch
+from data.records import Batch, DataError
 from params.schema import Params
 from trainer import build
 from trainer.snapshot import State
@@ -84,7 +84,13 @@ class Training:
         }
 
     def restore(self, state: State) -> None:
-        """Continue from a state of the same run."""
+        """Continue from a state of the same run; rates, decay and momentum are those of the params.
+
+        DataError when the data has other classes than the state was trained on.
+        """
+        if state["class_names"] != self.class_names:
+            raise DataError(f"{self.params.batches_dir}: its classes are not those of the snapshot; give the data that "
+                            "the run was trained on, or begin a new run")
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.metrics = state["metrics"]
         self.network.load_state_dict(state["network"])
@@ -92,7 +98,10 @@ class Training:
             self.averaged.module.load_state_dict(state["averaged"])
             self.averaged.n_averaged.fill_(self.step)
         self.criterion.load_state_dict(state["criterion"])
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
         self.scaler.load_state_dict(state["scaler"])
 
     def _average(self) -> AveragedModel:

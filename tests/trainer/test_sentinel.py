@@ -2,10 +2,11 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
-from trainer.sentinel import Collapse, NonFinite, TrainingError, embedding_spread, finite
+from trainer.sentinel import Collapse, NonFinite, TrainingError, embedding_spread, finite_metrics, finite_weights
 
 
 def test_a_loss_that_is_not_finite_is_named_with_epoch_and_step():
@@ -46,6 +47,16 @@ def test_a_collapsed_embedding_is_warned_of_once_with_the_key_to_change(caplog):
 
 
 def test_metrics_that_are_not_finite_stop_the_run():
-    finite({"mAP": 0.5, "queries": 3.0})
+    plain = finite_metrics({"mAP": np.float32(0.5), "queries": 3})
+    assert plain == {"mAP": 0.5, "queries": 3.0} and {type(value) for value in plain.values()} == {float}
     with pytest.raises(TrainingError, match="evaluation: mAP not finite"):
-        finite({"mAP": float("nan"), "rank1": 1.0})
+        finite_metrics({"mAP": float("nan"), "rank1": 1.0})
+
+
+def test_weights_that_are_not_finite_are_named():
+    layer = torch.nn.Linear(2, 2)
+    finite_weights(layer, 1, 5)
+    with torch.no_grad():
+        layer.bias[1] = float("nan")
+    with pytest.raises(TrainingError, match="epoch 1 step 5: the weights of bias are not finite"):
+        finite_weights(layer, 1, 5)
