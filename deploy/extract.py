@@ -78,7 +78,7 @@ WRITERS = {".npz": _write_npz, ".csv": _write_csv}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the file; 0 done, 2 usage, 3 an image cannot be used."""
+    """Write the file; 0 done, 2 usage, 3 an image or an archive cannot be used."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -59,9 +59,9 @@ class FeatureExtractor:
         """Embeddings with the logits and margins that the model has; ImageError names the first bad image."""
         return self.join(self.stream(images))
 
-    def stream(self, images: Iterable[ImageSource], *,
+    def stream(self, images: Iterable[ImageSource | Callable[[], bytes]], *,
                bad: Callable[[int, ImageError], None] = refuse) -> Iterator[Outputs]:
-        """Outputs batch by batch; images are read as they are needed.
+        """Outputs batch by batch; images are read as they are needed, by the function where one is given.
 
         `bad` is told the position of each image that cannot be used; where it returns, the image is left out.
         """
@@ -92,8 +92,9 @@ class FeatureExtractor:
         columns = dict(zip(Outputs._fields, zip(none, *batches, strict=True), strict=True))
         return Outputs(**{name: np.concatenate(columns[name]) for name in self._shapes})
 
-    def _see(self, numbered: tuple[int, ImageSource]) -> np.ndarray | ImageError:
+    def _see(self, numbered: tuple[int, ImageSource | Callable[[], bytes]]) -> np.ndarray | ImageError:
+        _, image = numbered
         try:
-            return self.preprocessing(numbered[1])
+            return self.preprocessing(image() if callable(image) else image)
         except ImageError as error:
             return error

@@ -1,13 +1,8 @@
 """The images behind a path: a folder, a list of paths, one image, or an archive that Kiln packed."""
 
-import io
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
-
-import numpy as np
+from typing import NamedTuple
 
 from .preprocess import SUFFIXES
 
@@ -20,13 +15,14 @@ class Listing(NamedTuple):
     """Images and what they are called, in the same order."""
 
     names: list[str]  # relative to the folder, as in the list, or as packed
-    images: Iterable[Path | bytes]
+    images: Iterable[Path | Callable[[], bytes]]
 
 
 def list_images(source: Path) -> Listing:
     """The images of a folder (recursive, sorted), a text file, or an .lmdb archive; or the one image given.
 
-    A text file has a path per line, relative to its own folder.
+    A text file has a path per line, relative to its own folder. ListingError where there is nothing to read,
+    ImageError where an archive is damaged.
     """
     listing = _list(source)
     if not listing.names:
@@ -58,23 +54,7 @@ def _of_lines(source: Path) -> Listing:
 
 def _of_archive(source: Path) -> Listing:
     try:
-        import lmdb  # only archives need it
+        from .archive import records  # only archives need lmdb
     except ImportError:
         raise ListingError(f"{source}: reading an archive needs lmdb: pip install lmdb") from None
-    try:
-        environment = lmdb.open(str(source), subdir=False, readonly=True, lock=False, readahead=False)
-        # Reading beyond the end of a mapped file would kill the process.
-        if source.stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]:
-            raise ListingError(f"{source}: the archive is cut short; pack it again")
-        with environment.begin() as transaction, np.load(io.BytesIO(transaction.get(b"index", b""))) as index:
-            paths, ends = index["paths"].tobytes(), index["path_ends"].tolist()
-    except (lmdb.Error, OSError, KeyError, EOFError, BadZipFile) as error:
-        raise ListingError(f"{source}: not an archive that data.pack wrote ({error})") from error
-    names = [os.fsdecode(paths[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
-    return Listing(names, _records(environment, len(names)))
-
-
-def _records(environment: Any, count: int) -> Iterator[bytes]:
-    for i in range(count):
-        with environment.begin() as transaction:
-            yield transaction.get(b"%09d" % i, b"")
+    return Listing(*records(source))

@@ -40,16 +40,6 @@ def test_the_trainer_takes_only_preprocessing_from_deploy():
         assert {name for name in imported(path) if name.startswith("deploy")} <= {"deploy.preprocess"}, path
 
 
-def test_what_ships_needs_neither_torch_nor_the_rest():
-    heavy = {"torch", "torchvision", "onnx", "lmdb", "pydantic", "tqdm", "tensorboardX"}
-    for path in (ROOT / "deploy").rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
-        assert not {name.split(".")[0] for name in names} & heavy, path
-
-
 @pytest.mark.parametrize("package", ALLOWED)
 def test_the_packages_are_ours_and_not_their_namesakes(package):
     assert Path(importlib.import_module(package).__file__).is_relative_to(ROOT)

@@ -1,13 +1,19 @@
 import csv
+import io
+import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
 from data.archive import Meta, Record, write_archive
+from deploy import ImageError
 from deploy.extract import main
+from deploy.listing import list_images
 
 NAMES = ["0.jpg", "1.jpg", "more/2.JPG", "more/3.JPG", "more/4.JPG", "more/5.JPG", "more/6.JPG"]
 
@@ -58,28 +64,92 @@ def test_a_list_names_images_relative_to_itself(run, photos, expected):
         np.testing.assert_allclose(features["embeddings"], expected["embeddings"][[3, 0]], atol=2e-5)
 
 
-def test_an_archive_is_read_in_its_own_order(run, tmp_path, encoded, expected):
-    archive = tmp_path / "query.lmdb"
+@pytest.fixture
+def archive(tmp_path, encoded):
+    """The seven images, packed in reverse."""
+    path = tmp_path / "query.lmdb"
     records = [Record(image, 0, -1, -1, f"id/{i}é.jpg") for i, image in enumerate(encoded)]
-    write_archive(archive, reversed(records), Meta("folder", "query", ["one"]))
+    write_archive(path, reversed(records), Meta("folder", "query", ["one"]))
+    return path
+
+
+def test_an_archive_is_read_in_its_own_order(run, archive, expected):
     code, path = run(archive)
     assert code == 0
     with np.load(path) as features:
-        assert features["paths"].tolist() == [record.path for record in reversed(records)]
+        assert features["paths"].tolist() == [f"id/{i}é.jpg" for i in reversed(range(7))]
         np.testing.assert_allclose(features["embeddings"], expected["embeddings"][::-1], atol=2e-5)
 
 
-def test_a_truncated_archive_is_refused_by_name(run, tmp_path, encoded, capsys):
-    archive = tmp_path / "query.lmdb"
-    records = [Record(image, 0, -1, -1, "x.jpg") for image in encoded]
-    write_archive(archive, records, Meta("folder", "query", ["one"]))
+@pytest.fixture
+def damage(archive, encoded):
+    """What is said of record 3, in whose image a byte has changed."""
+    whole, image = archive.read_bytes(), encoded[3]
+    assert image in whole
+    archive.write_bytes(whole.replace(image, image[:-9] + b"?" + image[-8:]))
+    return f"id/3é.jpg: {archive}: key 000000003: its bytes are not those that were packed; pack it again"
+
+
+def test_a_damaged_record_is_refused_by_archive_and_key(run, archive, damage, capsys):
+    assert run(archive)[0] == 3
+    assert capsys.readouterr().err == f"{damage}; leave such images out with --skip_bad\n"
+
+
+def test_a_damaged_record_is_left_out_when_asked(run, archive, damage, expected, capsys):
+    code, path = run(archive, "--skip_bad")
+    assert (code, capsys.readouterr().err) == (0, f"left out: {damage}\n")
+    with np.load(path) as features:
+        kept = np.delete(expected["embeddings"][::-1], 3, axis=0)
+        np.testing.assert_allclose(features["embeddings"], kept, atol=2e-5)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.1, 0.5, 0.95])
+def test_a_truncated_archive_is_refused_by_name(run, archive, capsys, fraction):
     whole = archive.read_bytes()
-    archive.write_bytes(whole[:len(whole) // 2])
-    assert run(archive)[0] == 2
-    assert "query.lmdb: the archive is cut short" in capsys.readouterr().err
-    archive.write_bytes(b"no archive at all")
-    assert run(archive)[0] == 2
-    assert "query.lmdb: not an archive that data.pack wrote" in capsys.readouterr().err
+    archive.write_bytes(whole[:int(fraction * len(whole))])
+    assert run(archive)[0] == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"{archive}: ") and "cut short" in error and error.count("\n") == 1
+
+
+def test_an_archive_that_is_cut_short_while_it_is_read_is_refused_by_name(archive):
+    images = list_images(archive).images
+    os.truncate(archive, archive.stat().st_size // 2)
+    with pytest.raises(ImageError, match=r"query\.lmdb: key 000000002: the archive is cut short; pack it again$"):
+        images[2]()
+
+
+def sealed(index):
+    return {b"index": index, b"seal": zlib.crc32(index).to_bytes(4)}
+
+
+def npz(**columns):
+    file = io.BytesIO()
+    np.savez(file, **columns)
+    return file.getvalue()
+
+
+FUTURE = np.frombuffer(b'{"format": "kiln-archive", "version": 2}', np.uint8)
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({b"other": b"1"}, "key seal is missing; give an archive that data.pack wrote"),
+    ({b"index": b"1"}, "key seal is missing; give an archive that data.pack wrote"),
+    ({b"seal": b"1234"}, "key index is missing; give an archive that data.pack wrote"),
+    ({b"index": b"1", b"seal": b"1234"}, "key index: its bytes are not those that were packed; pack it again"),
+    (sealed(b"not arrays"), "key index: not an index of this version of data.pack"),
+    (sealed(b"PK\x03\x04"), "key index: not an index of this version of data.pack"),
+    (sealed(npz(names=["a.jpg"])), "key index: not an index of this version of data.pack"),
+    (sealed(npz(header=FUTURE)), "('kiln-archive', 2) instead of ('kiln-archive', 1)"),
+])
+def test_a_foreign_index_is_refused_by_name(run, tmp_path, capsys, values, said):
+    archive = tmp_path / "query.lmdb"
+    with lmdb.open(str(archive), subdir=False, lock=False) as environment, environment.begin(write=True) as writing:
+        for key, value in values.items():
+            writing.put(key, value)
+    assert run(archive)[0] == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"{archive}: key ") and said in error and error.count("\n") == 1
 
 
 def test_one_image_is_a_listing_of_one(run, photos):
