@@ -8,16 +8,20 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
-from data.records import Predict
-from deploy import FeatureExtractor, Preprocessing, __version__
+from data.dataset import drawn
+from data.records import Predict, RunEval
+from deploy import FeatureExtractor, ModelError, Preprocessing, __version__
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS
-from evaluate.protocol import RunEval, wants_logits
+from evaluate.protocol import wants_logits
+from params.describe import mistakes_of
+from params.errors import Mistake, ParamsError
 from params.schema import Params
 from trainer import build
 from trainer.evaluation import restored_network, snapshot_of
@@ -26,6 +30,7 @@ from trainer.onnx_writer import InputFormat, write_onnx
 from trainer.predict import Run, Said, run_network
 from trainer.proof import LEAST_COSINE, Agreement, ProofError, prove
 from trainer.run import RunDirectory
+from trainer.sentinel import finite_metrics
 from trainer.snapshot import State
 from trainer.splits import Splits, predict_splits
 
@@ -52,7 +57,14 @@ class Trained:
 
     def evaluate(self, predict: Predict) -> dict[str, float]:
         """The evaluator's metrics; without an evaluator, none."""
-        return self.run_eval(self.state["params"], predict) if self.run_eval else {}
+        return finite_metrics(self.run_eval(self.state["params"], predict)) if self.run_eval else {}
+
+
+class Seen(NamedTuple):
+    """An image, and what the network sees of it."""
+
+    encoded: bytes
+    pixels: np.ndarray  # (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,25 @@ class Proof:
 
 
 def trained(run: RunDirectory, which: str) -> Trained:
-    """A run's "best" or "last" snapshot; RunError when there is none."""
+    """A run's "best" or "last" snapshot; RunError when there is none, ParamsError when its params fail here."""
     state = snapshot_of(run, which)
-    params = Params.model_validate(state["params"])
-    section = params.evaluation_params
-    return Trained(
-        state, params, restored_network(params, state), build.preprocessing(params),
-        Splits(Path(params.batches_dir)), EVALUATORS.load(section.type) if section else None)
+    try:
+        params = Params.model_validate(state["params"])
+        preprocessing = build.preprocessing(params)
+        section = params.evaluation_params
+        run_eval = EVALUATORS.load(section.type) if section else None
+    except ValueError as error:
+        raise ParamsError(f"{run.path}: {which} snapshot", [_mistake(error, state)]) from error
+    network = restored_network(params, state)
+    return Trained(state, params, network, preprocessing, Splits(Path(params.batches_dir)), run_eval)
+
+
+def _mistake(error: ValueError, state: State) -> Mistake:
+    """Why a snapshot's params, which held where it was trained, fail here."""
+    if not isinstance(error, ValidationError):
+        return Mistake((), str(error))
+    path, message = mistakes_of(error, state["params"], Params)[0]
+    return Mistake(path, f"{message}; export it with the Kiln that trained it")
 
 
 def metrics_of(model: Trained, which: str) -> dict[str, float]:
@@ -86,7 +110,7 @@ def metrics_of(model: Trained, which: str) -> dict[str, float]:
 
 def export(model: Trained, metrics: Mapping[str, float], output: Path, input_format: InputFormat) -> Proof:
     """Write the file, prove it, and only then put it in its place; ProofError leaves nothing of it."""
-    images = real_images(model.splits)
+    images = real_images(model)
     by_network = run_network(model.network, logits=model.logits)
     beside = output.with_name(f".{output.name}.{os.getpid()}.unproven")
     try:
@@ -100,9 +124,9 @@ def export(model: Trained, metrics: Mapping[str, float], output: Path, input_for
 
 
 def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_file: Run,
-           images: Sequence[bytes]) -> Proof:
+           images: Sequence[Seen]) -> Proof:
     """Embeddings, logits and margins of images, then the evaluator's metric, compared; ProofError."""
-    agreements = prove(by_network, by_file, np.stack([model.preprocessing(image) for image in images]))
+    agreements = prove(by_network, by_file, np.stack([image.pixels for image in images]))
     found = model.evaluate(predict_splits(model.splits, model.params, by_file))
     section = model.params.evaluation_params
     metric = (section.monitor or next(iter(found))) if section else None
@@ -112,17 +136,20 @@ def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_fil
     return Proof(agreements, metric, metrics, found)
 
 
-def real_images(splits: Splits) -> list[bytes]:
-    """Encoded images of the run, evenly spaced over one split."""
-    there = [split for split in PROVEN_ON if (splits.folder / f"{split}.lmdb").is_file()]
-    archive = splits.archive(there[0] if there else "train")
+def real_images(model: Trained) -> list[Seen]:
+    """Images of the run, evenly spaced over one split; DataError names one that cannot be used."""
+    there = [split for split in PROVEN_ON if (model.splits.folder / f"{split}.lmdb").is_file()]
+    archive = model.splits.archive(there[0] if there else "train")
     places = np.linspace(0, len(archive) - 1, min(IMAGES, len(archive))).astype(int)
-    return [archive.read(i) for i in places.tolist()]
+    return [Seen(archive.read(i), drawn(archive, i, model.preprocessing)) for i in places.tolist()]
 
 
 def run_file(path: Path) -> Run:
-    """An ONNX file as the proof wants it, through the code that its users run."""
-    extractor = FeatureExtractor(path, providers=["CPUExecutionProvider"])
+    """An ONNX file as the proof wants it, through the code that its users run; ProofError if it does not open."""
+    try:
+        extractor = FeatureExtractor(path, providers=["CPUExecutionProvider"])
+    except ModelError as error:
+        raise ProofError(f"the file cannot be used: {error}") from error
 
     def run(pixels: np.ndarray) -> Said:
         outputs = extractor.run(np.ascontiguousarray(pixels))
@@ -131,11 +158,11 @@ def run_file(path: Path) -> Run:
     return run
 
 
-def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[bytes],
+def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[Seen],
              by_network: Run) -> dict[str, Any]:
     """What the file says of itself, besides what its writer knows."""
-    golden = sorted(images, key=len)[:GOLDEN]  # the smallest, since they travel with the file
-    embeddings = by_network(np.stack([model.preprocessing(image) for image in golden]))["embeddings"]
+    golden = sorted(images, key=lambda image: len(image.encoded))[:GOLDEN]  # the smallest, since they travel
+    embeddings = by_network(np.stack([image.pixels for image in golden]))["embeddings"]
     resolved = json.dumps(model.state["params"], sort_keys=True)
     return {
         "kiln_version": __version__,
@@ -144,7 +171,7 @@ def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[byte
         "metrics": dict(metrics),
         "params_digest": hashlib.sha256(resolved.encode()).hexdigest(),
         "fingerprint": fingerprint(model.network),
-        "golden": golden_vectors(golden, embeddings, model.preprocessing, LEAST_COSINE),
+        "golden": golden_vectors([image.encoded for image in golden], embeddings, model.preprocessing, LEAST_COSINE),
         **({"class_names": model.state["class_names"]} if model.logits else {}),
     }
 

@@ -56,7 +56,7 @@ def _batch(archive: Archive, size: Preprocessing, draws: Sequence[tuple[int, Dra
     rows = images.numpy()
     try:
         for row, (number, draw) in zip(rows, draws, strict=True):
-            row[:] = _drawn(archive, number, draw).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+            row[:] = drawn(archive, number, draw).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     except DataError as error:
         return error
     numbers = [number for number, _ in draws]
@@ -64,7 +64,8 @@ def _batch(archive: Archive, size: Preprocessing, draws: Sequence[tuple[int, Dra
     return Batch(images, torch.from_numpy(labels), torch.from_numpy(cameras))
 
 
-def _drawn(archive: Archive, number: int, draw: Draw) -> np.ndarray:
+def drawn(archive: Archive, number: int, draw: Draw) -> np.ndarray:
+    """What is drawn of a record, (H, W, 3) uint8; DataError names it where it is no image or damaged."""
     encoded = archive.read(number)
     try:
         return draw(encoded)

@@ -16,6 +16,7 @@ import train
 from data.archive import Meta, Record, open_archive, write_archive
 from deploy import FeatureExtractor, __version__
 from deploy.selftest import replay
+from trainer.proof import ProofError
 from trainer.snapshot import load_snapshot, save_snapshot
 
 CPU = ["CPUExecutionProvider"]
@@ -165,12 +166,59 @@ def test_a_run_without_the_snapshot_ends_with_4(run, capsys):
     assert "the run has no last snapshot yet" in capsys.readouterr().err
 
 
-def test_a_run_whose_data_are_gone_ends_with_3(run, capsys, tmp_path):
-    state = load_snapshot(run / "snapshots" / "best.pth")
-    state["params"]["batches_dir"] = str(tmp_path / "gone")
-    save_snapshot(run / "snapshots" / "best.pth", state)
+@pytest.fixture
+def edit(run):
+    """Change the params that a snapshot of the run holds: edit(which, **keys)."""
+    def edit(which, **keys):
+        path = run / "snapshots" / f"{which}.pth"
+        state = load_snapshot(path)
+        state["params"] |= keys
+        save_snapshot(path, state)
+    return edit
+
+
+def test_a_run_whose_data_are_gone_ends_with_3(run, edit, capsys, tmp_path):
+    edit("best", batches_dir=str(tmp_path / "gone"))
     assert export.main(["--run_dir", str(run)]) == 3
     assert "gone" in capsys.readouterr().err
+
+
+def test_a_record_that_is_no_image_ends_with_3_and_its_name(run, edit, capsys, tmp_path):
+    records = [Record(image, 0, 0, -1, f"{i}.jpg") for i, image in enumerate([drawn(0, 0), b"no image"])]
+    write_archive(tmp_path / "query.lmdb", records, Meta("folder", "query", ["one"]))
+    edit("best", batches_dir=str(tmp_path))
+    assert export.main(["--run_dir", str(run)]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"{tmp_path / 'query.lmdb'}: record 1 (1.jpg): ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    ({"weight_decay": "much", "momentum": "none"}, "; export it with the Kiln that trained it"),
+    ({"preprocess": {"mode": "centre_crop", "resize": 9999}}, "preprocess.resize: 32, "),
+    ({"evaluation_params": {"type": "gone.score"}}, 'evaluator "gone.score" cannot be imported'),
+])
+def test_params_that_hold_elsewhere_only_end_with_2(run, edit, capsys, keys, said):
+    edit("best", **keys)
+    assert export.main(["--run_dir", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{run}: best snapshot: ") and said in error and error.count("\n") == 1
+
+
+def test_an_evaluator_of_the_users_may_give_numpys_numbers(run, edit, monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "score.py").write_text(
+        "def run_eval(config, predict):\n    return {'mean': abs(predict('val').embeddings).mean()}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    edit("last", evaluation_params={"type": "mine.score"})
+    assert export.main(["--run_dir", str(run), "--snapshot", "last"]) == 0
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["export"] == "model.onnx" and 0 < line["metrics"]["mean"] < 1
+
+
+def test_a_file_that_does_not_open_is_not_proven(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ProofError, match=r"^the file cannot be used: .*model\.onnx: onnxruntime cannot open it[^\n]*$"):
+        export.run_file(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
