@@ -81,8 +81,7 @@ def criterion(params: Params, embedder: Embedder, num_classes: int) -> Criterion
     """The weighted losses."""
     terms: list[tuple[str, float, Loss]] = [
         (section.type, section.weight, LOSSES.build(
-            section.choice, embedding_dim=embedder.embedding_dim, feature_dim=embedder.feature_dim,
-            num_classes=num_classes))
+            section.choice, embedding_dim=embedder.embedding_dim, num_classes=num_classes))
         for section in params.losses
     ]
     return Criterion(terms)

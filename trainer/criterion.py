@@ -15,12 +15,11 @@ class Criterion(nn.Module):
     """(Output, Batch) -> (sum of weight x loss, scalars by name), in float32 or wider outside autocast.
 
     The scalars are every term, weighted, as "loss/<name>" and what a loss reports as "<name>/<scalar>". The
-    second loss of one name is called <name>_2. `classifier` is the kind of classifier that the losses need.
+    second loss of one name is called <name>_2.
     """
 
     def __init__(self, losses: Sequence[tuple[str, float, Loss]]) -> None:
         super().__init__()
-        self.classifier = classifier_of((name, loss) for name, _, loss in losses)
         names = _numbered(name for name, _, _ in losses)
         self._terms = [(name, weight, loss) for name, (_, weight, loss) in zip(names, losses, strict=True)]
         self.losses = nn.ModuleDict({name: loss for name, _, loss in self._terms})
@@ -43,7 +42,7 @@ class Criterion(nn.Module):
             loss.set_step(step)
 
 
-def classifier_of(losses: Iterable[tuple[str, Loss | type[Loss]]]) -> ClassifierKind | None:
+def classifier_of(losses: Iterable[tuple[str, type[Loss]]]) -> ClassifierKind | None:
     """The one kind of classifier whose logits these losses, by name, read; ValueError when they read two."""
     kinds = {loss.classifier: name for name, loss in losses if loss.classifier is not None}
     if len(kinds) > 1:

@@ -47,7 +47,7 @@ class Embedder(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         self.backbone = backbone
         self.branches = nn.ModuleList(branches)
-        self.embedding_dim = self.feature_dim = sum(branch.neck.dim for branch in branches)
+        self.embedding_dim = sum(branch.neck.dim for branch in branches)
         self._frozen = False
 
     def forward(self, images: Tensor) -> Output:

@@ -70,11 +70,10 @@ def test_every_loss_is_told_the_step():
 ])
 def test_the_classifier_is_the_one_that_the_losses_read(losses, kind):
     assert classifier_of(losses) == kind
-    assert Criterion([(name, 1.0, loss()) for name, loss in losses]).classifier == kind
 
 
 def test_losses_that_need_two_classifiers_are_refused():
     message = ('^losses: "am_softmax" needs a cosine classifier and "softmax" needs a linear classifier, '
                "and a network has one; keep one of the two losses$")
     with pytest.raises(ValueError, match=message):
-        Criterion([("softmax", 1.0, Softmax()), ("am_softmax", 1.0, AMSoftmax())])
+        classifier_of([("softmax", Softmax), ("am_softmax", AMSoftmax)])

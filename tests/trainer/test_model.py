@@ -58,7 +58,7 @@ def test_stripes_are_pooled_by_themselves_from_top_to_bottom(images, make_embedd
         output = embedder(images)
     upper, lower = maps[:, :, :2].mean(dim=(2, 3)), maps[:, :, 2:].mean(dim=(2, 3))
     torch.testing.assert_close(output.features, torch.cat([upper, lower], dim=1))
-    assert embedder.feature_dim == embedder.embedding_dim == 1024
+    assert embedder.embedding_dim == 1024
 
 
 def test_every_stripe_has_its_share_of_the_embedding_and_its_own_classifier(images, make_embedder):
