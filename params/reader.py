@@ -17,7 +17,7 @@ from params.schema import Params, Plugin
 from params.sugar import Rewritten, desugar
 from params.tree import MISSING, cut, get, leaves, put
 
-Rule = Callable[[Params, dict[str, Any]], Iterable[Mistake]]  # (params, what the file says) -> mistakes
+Rule = Callable[[Params], Iterable[Mistake]]
 PATHS: tuple[Path, ...] = (("batches_dir",), ("working_dir",), ("imagenet_pretrain",), ("pretrain_snapshot", "path"))
 
 
@@ -49,7 +49,7 @@ def load(
     resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
     if params and not mistakes:
         for rule in rules:
-            mistakes.extend(rule(params, rewritten.raw))
+            mistakes.extend(rule(params))
     if mistakes or params is None:
         raise ParamsError(source, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
     _absolute(resolved, path.parent)
