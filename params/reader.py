@@ -2,15 +2,17 @@
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from params.describe import mistakes_of
+from params.describe import mistakes_of, shown
 from params.errors import Mistake, ParamsError, Path, did_you_mean, dotted
 from params.plugin import Table
 from params.schema import Params, Plugin
@@ -19,6 +21,7 @@ from params.tree import MISSING, cut, get, leaves, put
 
 Rule = Callable[[Params], Iterable[Mistake]]
 PATHS: tuple[Path, ...] = (("batches_dir",), ("working_dir",), ("imagenet_pretrain",), ("pretrain_snapshot", "path"))
+DEPTH = 64  # objects and lists within each other
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ def load(
     mistakes += rewritten.mistakes
     params = _validated(rewritten.raw, mistakes)
     resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
+    _absolute(resolved, path.parent, mistakes)
     if params and not mistakes:
         for rule in rules:
             mistakes.extend(rule(params))
     if mistakes or params is None:
         raise ParamsError(source, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
-    _absolute(resolved, path.parent)
     return Loaded(
         Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
     )
@@ -61,9 +64,7 @@ def load(
 def read_json(path: FilePath) -> dict[str, Any]:
     """The object in a JSON file; ParamsError with line and column where it is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
-    except RecursionError:
-        reason = "nested too deeply to be a params.json"
+        value = _decoded(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = _reason(error)
     else:
@@ -84,6 +85,31 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
+def _decoded(text: str) -> Any:
+    """The value of a JSON text; ValueError for what is none, and for what could not be written back as JSON."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+        deep = _depth(value) > DEPTH
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ValueError("nested too deeply to be a params.json")
+    _only_characters(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def _depth(value: Any) -> int:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, below), default=0)
+
+
+def _only_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text[error.start]!a} is half of a surrogate pair, no character") from None
+
+
 def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in items]
     for name in names:
@@ -96,26 +122,43 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is not a JSON number; give a finite one")
 
 
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits} is too large for a number; give a finite one")
+    return value
+
+
 def override(given: dict[str, Any], overrides: Sequence[str]) -> tuple[set[Path], list[Mistake]]:
     """Put "dotted.key=JSON" values into `given`; the paths that were set, and what could not be."""
     done: set[Path] = set()
     mistakes: list[Mistake] = []
     for text in overrides:
         name, separator, value = text.partition("=")
-        path = tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", name))
+        path = tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part
+                     for part in re.findall(r"[^.\[\]]+", name))
         if not separator or not path:
             mistakes.append(Mistake((), f"--set {text}: expected key=value, as in --set lr.base_lr=0.02"))
-        elif not put(given, path, _json_or_text(value)):
-            mistakes.append(Mistake(path, f"--set {text}: there is no such place in the file"))
+            continue
+        try:
+            _only_characters(text)
+            _put(given, path, _json_or_text(value))
+        except ValueError as error:
+            mistakes.append(Mistake(path, f"--set {text}: {error}"))
         else:
             done.add(path)
     return done, mistakes
 
 
+def _put(given: dict[str, Any], path: Path, value: Any) -> None:
+    if not put(given, path, value):
+        raise ValueError("there is no such place in the file")
+
+
 def _json_or_text(text: str) -> Any:
+    """A value of the command line; ValueError where it is JSON that a file could not hold."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return _decoded(text)
+    except json.JSONDecodeError:
         return text
 
 
@@ -166,11 +209,23 @@ def _check_options(table: Table, section: Plugin, path: Path, resolved: dict[str
     return []
 
 
-def _absolute(resolved: dict[str, Any], folder: FilePath) -> None:
+def _absolute(resolved: dict[str, Any], folder: FilePath, mistakes: list[Mistake]) -> None:
     for path in PATHS:
         value = get(resolved, path)
         if isinstance(value, str):
-            put(resolved, path, str((folder / FilePath(value).expanduser()).resolve()))
+            try:
+                put(resolved, path, str(_place(folder, value)))
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                mistakes.append(Mistake(path, f"expected a path of this system, found {shown(value)}: {reason}"))
+
+
+def _place(folder: FilePath, value: str) -> FilePath:
+    """The absolute path; raises where the system could have none such, as for NUL, ~nobody or names too long."""
+    place = (folder / FilePath(value).expanduser()).resolve()
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # told by whoever opens it
+        place.lstat()
+    return place
 
 
 def _origins(resolved: dict[str, Any], rewritten: Rewritten, overridden: set[Path]) -> dict[str, str]:

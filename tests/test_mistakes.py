@@ -9,7 +9,7 @@ import pytest
 import train as script
 
 VALUES = [None, True, -1, 0, 3, 10**30, 0.5, -0.5, 1e300, "", "x", "soft_margin", "resnet18", [], [1], ["a"], {},
-          {"type": "x"}]
+          {"type": "x"}, "\0", "x" * 5000, "~x", {"\ud800": 1}, "too large"]
 
 
 def places(node, path=()):
@@ -39,7 +39,7 @@ def mutated(text, draw):
             node[last + "x"] = node.pop(last)
         elif isinstance(node, dict):
             node[draw.choice(["momentum", "P", "epocj", "type", "weight"])] = copy.deepcopy(draw.choice(VALUES))
-    return json.dumps(tree)
+    return json.dumps(tree).replace('"too large"', "1e999")
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -58,6 +58,9 @@ def test_every_mutation_is_accepted_or_refused_by_path(params, tmp_path, capsys,
         if code == 2:
             refused += 1
             assert all(line.startswith("params.json: ") for line in told.err.splitlines()), told.err
+        if code:  # what is refused never starts, so it may be tried
+            assert script.main(["--operation", "train", "--config_path", str(path)]) == code, path.read_text()
+            assert capsys.readouterr().err == told.err
         assert "Traceback" not in told.out + told.err
+        assert [file.name for file in tmp_path.iterdir()] == ["params.json"], path.read_text()
     assert refused > 100
-    assert [file.name for file in tmp_path.iterdir()] == ["params.json"]

@@ -85,6 +85,13 @@ def test_all_mistakes_are_said_at_once_with_path_and_remedy(read):
     ({"epoch": 3, "epochs": 3}, 'epochs: another spelling of "epoch", which is given too; keep one'),
     ({"losses": [{"type": "softmax"}], "tri_loss_margin": 0.3},
      'tri_loss_margin: short for "losses", which is given too; keep one'),
+    ({"working_dir": "a\0b"}, 'working_dir: expected a path of this system, found "a\\u0000b": embedded null byte'),
+    ({"batches_dir": "~nosuchuser/x"},
+     'batches_dir: expected a path of this system, found "~nosuchuser/x": Could not determine home directory.'),
+    ({"pretrain_snapshot": "x" * 5000},
+     f'pretrain_snapshot.path: expected a path of this system, found "{"x" * 56}...: File name too long'),
+    ({"imagenet_pretrain": "x/" * 4000},
+     f'imagenet_pretrain: expected a path of this system, found "{"x/" * 28}...: File name too long'),
     ({"tri_loss_margin": "hard"}, "tri_loss_margin: expected a number >= 0 or \"soft_margin\", found 'hard'"),
 ])
 def test_a_mistake_is_told_in_one_line(read, content, line):
@@ -97,7 +104,12 @@ def test_a_mistake_is_told_in_one_line(read, content, line):
     ("[]", "expected an object, found list"),
     ('{"epoch": NaN}', "NaN is not a JSON number; give a finite one"),
     ('{"epoch": 1, "epoch": 2}', 'the key "epoch" is given twice in one object; keep one'),
+    ('{"losses": [{"type": "triplet", "margin": 1e999}]}', "1e999 is too large for a number; give a finite one"),
+    ('{"about": -1e999}', "-1e999 is too large for a number; give a finite one"),
+    ('{"\\ud800": 1}', "'\\ud800' is half of a surrogate pair, no character"),
+    ('{"about": ["\\udc00"]}', "'\\udc00' is half of a surrogate pair, no character"),
     ("[" * 100_000, "nested too deeply to be a params.json"),
+    ('{"about": ' + "[" * 300 + "]" * 300 + "}", "nested too deeply to be a params.json"),
     ('{"seed": ' + "9" * 5000 + "}", None),
 ])
 def test_a_file_that_is_no_params_json_is_told_in_one_line(read, text, line):
@@ -129,6 +141,18 @@ def test_overrides_reach_any_depth(read):
     ("losses[3].margin=1",
      "params.json: losses[3].margin: --set losses[3].margin=1: there is no such place in the file"),
     ("epock=1", 'params.json: epock: no such key; did you mean "epoch"?'),
+    ("parallels[²]=1", 'params.json: parallels: expected a list, found {"\\u00b2": 1}'),
+    ("parallels[" + "9" * 5000 + "]=1", f'params.json: parallels: expected a list, found {{"{"9" * 55}...'),
+    ('losses=[{"type":"triplet","margin":Infinity}]',
+     'params.json: losses: --set losses=[{"type":"triplet","margin":Infinity}]: Infinity is not a JSON number; '
+     "give a finite one"),
+    ("about=1e999", "params.json: about: --set about=1e999: 1e999 is too large for a number; give a finite one"),
+    ('about={"a":1,"a":2}', 'params.json: about: --set about={"a":1,"a":2}: the key "a" is given twice in one object; '
+     "keep one"),
+    ("about=\udcff", "params.json: about: --set about=\udcff: '\\udcff' is half of a surrogate pair, no character"),
+    ("about.\udcff=1",
+     "params.json: about.\udcff: --set about.\udcff=1: '\\udcff' is half of a surrogate pair, no character"),
+    ("about=" + "[" * 1000, f"params.json: about: --set about={'[' * 1000}: nested too deeply to be a params.json"),
 ])
 def test_an_override_that_hits_nothing_is_a_mistake(read, text, line):
     assert said(read, {}, text) == [line]
