@@ -16,7 +16,7 @@ from params.describe import mistakes_of, shown
 from params.errors import Mistake, ParamsError, Path, did_you_mean, dotted
 from params.plugin import Table
 from params.schema import Params, Plugin
-from params.sugar import Rewritten, desugar
+from params.sugar import SHORT_FOR, Rewritten, derive, make_way, spell_out, today
 from params.tree import MISSING, cut, get, leaves, put
 
 Rule = Callable[[Params], Iterable[Mistake]]
@@ -43,11 +43,11 @@ def load(
     folder. Without tables the plug-ins' keys are let through unseen: enough to find a run, and nothing of
     theirs is imported. Raises ParamsError with every mistake; nothing is written.
     """
-    source = path.name
-    given = read_json(path)
-    overridden, mistakes = override(given, overrides)
-    rewritten = desugar(given)
-    mistakes += rewritten.mistakes
+    mistakes: list[Mistake] = []
+    rewritten = Rewritten(read_json(path), set(), mistakes, [])
+    spell_out(rewritten)
+    overridden = override(rewritten, overrides)
+    derive(rewritten)
     params = _validated(rewritten.raw, mistakes)
     resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
     _absolute(resolved, path.parent, mistakes)
@@ -55,7 +55,7 @@ def load(
         for rule in rules:
             mistakes.extend(rule(params))
     if mistakes or params is None:
-        raise ParamsError(source, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
+        raise ParamsError(path.name, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
     return Loaded(
         Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
     )
@@ -128,30 +128,31 @@ def _finite(digits: str) -> float:
     return value
 
 
-def override(given: dict[str, Any], overrides: Sequence[str]) -> tuple[set[Path], list[Mistake]]:
-    """Put "dotted.key=JSON" values into `given`; the paths that were set, and what could not be."""
+def override(rewritten: Rewritten, overrides: Sequence[str]) -> set[Path]:
+    """Put "dotted.key=JSON" values in, by any spelling of the key; the paths that were set."""
     done: set[Path] = set()
-    mistakes: list[Mistake] = []
     for text in overrides:
         name, separator, value = text.partition("=")
-        path = tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part
-                     for part in re.findall(r"[^.\[\]]+", name))
+        path = today(tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part
+                           for part in re.findall(r"[^.\[\]]+", name)))
         if not separator or not path:
-            mistakes.append(Mistake((), f"--set {text}: expected key=value, as in --set lr.base_lr=0.02"))
+            rewritten.mistakes.append(Mistake((), f"--set {text}: expected key=value, as in --set lr.base_lr=0.02"))
             continue
         try:
             _only_characters(text)
-            _put(given, path, _json_or_text(value))
+            _put(rewritten, path, _json_or_text(value))
         except ValueError as error:
-            mistakes.append(Mistake(path, f"--set {text}: {error}"))
+            rewritten.mistakes.append(Mistake(path, f"--set {text}: {error}"))
         else:
-            done.add(path)
-    return done, mistakes
+            done.add(SHORT_FOR.get(path, path))
+    return done
 
 
-def _put(given: dict[str, Any], path: Path, value: Any) -> None:
-    if not put(given, path, value):
+def _put(rewritten: Rewritten, path: Path, value: Any) -> None:
+    make_way(rewritten, path)
+    if not put(rewritten.raw, path, value):
         raise ValueError("there is no such place in the file")
+    spell_out(rewritten)
 
 
 def _json_or_text(text: str) -> Any:
@@ -231,12 +232,10 @@ def _place(folder: FilePath, value: str) -> FilePath:
 def _origins(resolved: dict[str, Any], rewritten: Rewritten, overridden: set[Path]) -> dict[str, str]:
     def origin(path: Path) -> str:
         prefixes = [path[:n] for n in range(len(path), 0, -1)]
+        if get(rewritten.raw, path) is MISSING:
+            return "default"
         if any(prefix in overridden for prefix in prefixes):
             return "override"
-        if any(prefix in rewritten.sugared for prefix in prefixes):
-            return "sugar"
-        if path[-1] == "type" and isinstance(get(rewritten.raw, path[:-1]), str):  # "sgd" for {"type": "sgd"}
-            return "file"
-        return "default" if get(rewritten.raw, path) is MISSING else "file"
+        return "sugar" if any(prefix in rewritten.sugared for prefix in prefixes) else "file"
 
     return {dotted(path): origin(path) for path, _ in leaves(resolved)}

@@ -90,6 +90,8 @@ _SUGAR = [
     '| `batch_sampling_params.class_balanced` | `"type": "pk"` when true, `"random"` when false |',
     '| `lr.decay_step` without `lr.schedule` | `"schedule": "step"`, or `"multistep"` for a list |',
     "| `lr.warmup_epoch` | `lr.warmup` |",
+    '| `"optimizer": "adam"`, and so `model_params.neck`, `model_params.pooling` | `{"type": "adam"}` |',
+    '| `"pretrain_snapshot": "last.pth"` | `{"path": "last.pth"}`; `""` = null |',
     "| `model_params.model`, `model_params.last_conv_stride` | `model_params.backbone`, `model_params.last_stride` |",
     "| `data_augmentation.colour_jitering`, `colour_jiterring` | `data_augmentation.colour_jitter` |",
 ]

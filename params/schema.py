@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from params.errors import Path
 from params.plugin import Choice
@@ -30,13 +30,6 @@ class Plugin(Section):
     def choice(self) -> Choice:
         """The plug-in's name and the keys given to it."""
         return Choice(getattr(self, self.selector), dict(self.model_extra or {}))
-
-
-def _spelled_out(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-Short = BeforeValidator(_spelled_out)  # "sgd" for {"type": "sgd"}
 
 
 class Optimizer(Plugin):
@@ -88,8 +81,8 @@ class ModelParams(Plugin):
     backbone: Annotated[str, Field(description="name of the backbone, or timm/<name>")] = "resnet50"
     feature_dim: Annotated[Annotated[int, Field(ge=1, le=1 << 16)] | None, Field(
         description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
-    neck: Annotated[Neck, Short] = Neck()
-    pooling: Annotated[Pooling, Short] = Pooling()
+    neck: Neck = Neck()
+    pooling: Pooling = Pooling()
     pcb_n_parts: Annotated[int, Field(
         ge=0, le=64, description="horizontal stripes, each with its own head; 0 = off")] = 0
 
@@ -146,12 +139,6 @@ class PretrainSnapshot(Section):
         description="with strict false: share of the weights, classifiers aside, that must have been loaded")] = 0.9
 
 
-def _path_spelled_out(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"path": value} if value else None
-    return value
-
-
 class Params(Section):
     """One training run."""
 
@@ -169,14 +156,14 @@ class Params(Section):
     model_params: ModelParams = ModelParams()
     imagenet_pretrain: Annotated[bool | str, Field(
         description="true = torchvision's ImageNet weights; a string = a file with them; false = random")] = False
-    pretrain_snapshot: Annotated[PretrainSnapshot | None, BeforeValidator(_path_spelled_out), Field(
+    pretrain_snapshot: Annotated[PretrainSnapshot | None, Field(
         description="weights to start from: a path, or {path, strict, min_coverage}; null or \"\" = none")] = None
     fine_tune: Annotated[bool, Field(description="freeze the backbone and train what follows it")] = False
     losses: Annotated[list[LossSection], Field(min_length=1)] = [LossSection(type="softmax")]
     batch_sampling_params: Sampling = Sampling()
     preprocess: Preprocess = Preprocess()
     data_augmentation: Augmentation = Augmentation()
-    optimizer: Annotated[Optimizer, Short] = Optimizer()
+    optimizer: Optimizer = Optimizer()
     lr: Lr = Lr()
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="L2 factor")] = 5e-4
     gradient_clip: Annotated[float, Field(

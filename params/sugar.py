@@ -1,10 +1,10 @@
 """Short and historical spellings of params.json, rewritten into the general form."""
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from params.errors import Mistake, Path, dotted
+from params.tree import cut, get, put
 
 RENAMED: dict[Path, Path] = {
     ("epochs",): ("epoch",),
@@ -14,10 +14,19 @@ RENAMED: dict[Path, Path] = {
     ("data_augmentation", "colour_jitering"): ("data_augmentation", "colour_jitter"),
     ("data_augmentation", "colour_jiterring"): ("data_augmentation", "colour_jitter"),
 }
+SPELLED_OUT: dict[Path, str] = {  # "sgd" for {"type": "sgd"}
+    ("optimizer",): "type", ("model_params", "neck"): "type", ("model_params", "pooling"): "type",
+    ("pretrain_snapshot",): "path",
+}
+SHORT_FOR: dict[Path, Path] = {
+    ("tri_loss_margin",): ("losses",),
+    ("tri_loss_lambda_cls",): ("losses",),
+    ("batch_sampling_params", "class_balanced"): ("batch_sampling_params", "type"),
+}
 
 
 class Rewritten(NamedTuple):
-    """A params.json in its general form."""
+    """A params.json on its way to the general form; what is malformed stays, for the schema to refuse."""
 
     raw: dict[str, Any]
     sugared: set[Path]  # paths whose value comes from another spelling
@@ -25,16 +34,44 @@ class Rewritten(NamedTuple):
     notices: list[str]  # accepted, but worth a line
 
 
-def desugar(given: dict[str, Any]) -> Rewritten:
-    """The general form of a params.json; what is malformed is left as it is, for the schema to refuse."""
-    result = Rewritten(copy.deepcopy(given), set(), [], [])
+def spell_out(result: Rewritten) -> None:
+    """Today's names, and objects where a string stands for one; nothing is lost, so overrides build on it."""
     for old, new in RENAMED.items():
         _rename(result, old, new)
+    for path, key in SPELLED_OUT.items():
+        value = get(result.raw, path)
+        if isinstance(value, str) and value:
+            put(result.raw, path, {key: value})
+    if result.raw.get("pretrain_snapshot") == "":
+        result.raw["pretrain_snapshot"] = None
+    _backbone_name(result)
+
+
+def today(path: Path) -> Path:
+    """A path in today's names."""
+    for old, new in RENAMED.items():
+        if path[:len(old)] == old:
+            return new + path[len(old):]
+    return path
+
+
+def make_way(result: Rewritten, path: Path) -> None:
+    """Before a value is put at a path: drop what says the same in another spelling, or write it out to reach inside."""
+    if path[0] == "losses" and len(path) > 1:
+        _triplet_keys(result)
+    for short, general in SHORT_FOR.items():
+        if path == short:
+            cut(result.raw, general)
+        elif path == general:
+            cut(result.raw, short)
+
+
+def derive(result: Rewritten) -> None:
+    """The general form for the short ones, and what follows from the other keys."""
     rules: list[Callable[[Rewritten], None]] = [
-        _backbone_name, _no_evaluator, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
+        _no_evaluator, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
     for rule in rules:
         rule(result)
-    return result
 
 
 def _section(result: Rewritten, name: str) -> dict[str, Any]:
@@ -83,6 +120,8 @@ def _triplet_keys(result: Rewritten) -> None:
         weight = _number(result, "tri_loss_lambda_cls")
         result.raw["losses"] = _triplet_losses(margin, weight)
         result.sugared.add(("losses",))
+        if weight and not margin:
+            result.notices.append("tri_loss_lambda_cls: rests while tri_loss_margin is 0; softmax has weight 1")
     for name in short:
         del result.raw[name]
 

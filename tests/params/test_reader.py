@@ -5,6 +5,7 @@ import json
 import pytest
 
 from params import ParamsError, load
+from params.errors import dotted
 
 
 def said(read, content, *overrides):
@@ -39,7 +40,13 @@ def test_relative_paths_start_at_the_file(read, tmp_path):
 
 
 def test_every_value_knows_where_it_came_from(read):
-    origins = read({"epochs": 3, "img_h": 64}, "lr.base_lr=0.02").origins
+    origins = read({"epochs": 3, "img_h": 64, "optimizer": "adam", "model_params": {"neck": "linear"}},
+                   "lr.base_lr=0.02", "model_params.neck=bnneck", "tri_loss_margin=0.3").origins
+    assert origins["optimizer.type"] == "file"
+    assert origins["optimizer.momentum"] == "default"
+    assert origins["model_params.neck.type"] == "override"
+    assert origins["losses[0].margin"] == "override"
+    assert origins["losses[0].weight"] == "default"
     assert origins["epoch"] == "sugar"
     assert origins["img_h"] == "file"
     assert origins["lr.base_lr"] == "override"
@@ -158,6 +165,64 @@ def test_an_override_that_hits_nothing_is_a_mistake(read, text, line):
     assert said(read, {}, text) == [line]
 
 
+SHORT = {
+    "epochs": 7, "optimizer": "adam", "model_params": {"model": "resnet_50", "neck": "linear"}, "lr": {"decay_step": 3},
+    "tri_loss_margin": 0.3, "tri_loss_lambda_cls": 2, "pretrain_snapshot": "",
+    "batch_sampling_params": {"class_balanced": True, "P": 4, "K": 2},
+}
+GENERAL = {
+    "epoch": 7, "optimizer": {"type": "adam"}, "model_params": {"backbone": "resnet50", "neck": {"type": "linear"}},
+    "lr": {"decay_step": 3, "schedule": "step"}, "pretrain_snapshot": None, "batch_size": 8,
+    "losses": [{"type": "softmax", "weight": 2}, {"type": "triplet", "margin": 0.3}],
+    "batch_sampling_params": {"type": "pk", "P": 4, "K": 2},
+}
+
+
+@pytest.mark.parametrize("content", [SHORT, GENERAL], ids=["short", "general"])
+@pytest.mark.parametrize(("text", "path", "value"), [
+    ("epoch=3", ("epoch",), 3),
+    ("epochs=3", ("epoch",), 3),
+    ("optimizer=sgd", ("optimizer", "type"), "sgd"),
+    ("optimizer.momentum=0.5", ("optimizer", "momentum"), 0.5),
+    ("model_params.backbone=resnet18", ("model_params", "backbone"), "resnet18"),
+    ("model_params.model=resnet_18", ("model_params", "backbone"), "resnet18"),
+    ("model_params.neck.type=bnneck", ("model_params", "neck", "type"), "bnneck"),
+    ("lr.decay_gamma=0.5", ("lr", "decay_gamma"), 0.5),
+    ("pretrain_snapshot.path=/old.pth", ("pretrain_snapshot", "path"), "/old.pth"),
+    ("losses[1].margin=0.5", ("losses", 1, "margin"), 0.5),
+    ("tri_loss_margin=0.5", ("losses", -1, "margin"), 0.5),
+    ('losses=[{"type":"softmax"}]', ("losses",), [{"type": "softmax", "weight": 1.0}]),
+    ("batch_sampling_params.type=pk", ("batch_sampling_params", "type"), "pk"),
+    ("batch_sampling_params.class_balanced=false", ("batch_sampling_params", "type"), "random"),
+])
+def test_an_override_reaches_a_key_by_either_spelling(read, content, text, path, value):
+    loaded = read(content, text)
+    found = loaded.resolved
+    for part in path:
+        found = found[part]
+    assert found == value
+    absolute = (*path[:1], len(loaded.resolved["losses"]) - 1, *path[2:]) if -1 in path else path
+    assert {origin for name, origin in loaded.origins.items() if name.startswith(dotted(absolute))} >= {"override"}
+
+
+def test_what_follows_from_an_overridden_key_follows_anew(read):
+    loaded = read(SHORT, "batch_sampling_params.P=8", "lr.decay_step=[3,4]", "tri_loss_margin=0.5")
+    assert loaded.params.batch_size == 16
+    assert loaded.params.lr.schedule == "multistep"
+    assert [section.weight for section in loaded.params.losses] == [2.0, 1.0]
+    resting = {"batch_sampling_params": {"class_balanced": False, "P": 4, "K": 2}}
+    assert read(resting, "batch_sampling_params.class_balanced=true").params.batch_size == 8
+
+
+def test_of_two_overrides_the_later_wins(read):
+    assert read({}, "epochs=3", "epoch=4").params.epoch == 4
+    assert read({}, "epoch=4", "epochs=3").params.epoch == 3
+    assert read({}, "optimizer=adam", "optimizer.momentum=0.5").params.optimizer.choice == ("adam", {
+        "momentum": 0.5, "betas": [0.9, 0.999]})
+    assert [loss.type for loss in read({}, 'losses=[{"type":"softmax"}]', "tri_loss_margin=1").params.losses] == [
+        "triplet"]
+
+
 @pytest.mark.parametrize(("margin", "weight", "losses"), [
     (None, None, [("softmax", 1.0)]),
     (0, 1, [("softmax", 1.0)]),
@@ -171,6 +236,14 @@ def test_the_triplet_keys_are_short_for_a_list_of_losses(read, margin, weight, l
     assert [(section.type, section.weight) for section in loaded.params.losses] == losses
     if margin:
         assert loaded.resolved["losses"][-1]["margin"] == margin
+
+
+def test_a_weight_beside_no_triplet_is_told(read):
+    for without in ({}, {"tri_loss_margin": 0}):
+        assert read({"tri_loss_lambda_cls": 0.5, **without}).notices == (
+            "tri_loss_lambda_cls: rests while tri_loss_margin is 0; softmax has weight 1",)
+    assert read({"tri_loss_lambda_cls": 0, "tri_loss_margin": 0}).notices == ()
+    assert read({"tri_loss_lambda_cls": 0.5, "tri_loss_margin": 0.3}).notices == ()
 
 
 def test_class_balanced_chooses_the_sampler_and_the_batch_size(read):
