@@ -23,6 +23,7 @@ def json_schema(tables: Tables) -> Node:
     schema["title"] = "params.json of Kiln"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"].update(_sugar())
+    schema["properties"]["pretrain_snapshot"]["anyOf"].append({"type": "string", "description": "its path alone"})
     return schema
 
 
