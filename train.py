@@ -124,9 +124,9 @@ def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple
     sampler_can_be_built(loaded.params, splits)
     classes = len(splits.archive("train").class_names)
     told = weights_can_be_loaded(loaded.params, classes) if weights else []
-    run_eval, _ = _evaluator(loaded)
+    run_eval, logits = _evaluator(loaded)
     if run_eval is not None:
-        rehearse(run_eval, loaded.params, loaded.resolved, splits)
+        rehearse(run_eval, loaded.params, loaded.resolved, splits, logits=logits)
     return loaded, splits, told
 
 

@@ -12,13 +12,15 @@ from trainer import build
 from trainer.splits import Splits
 
 
-def rehearse(run_eval: RunEval, params: Params, resolved: Mapping[str, Any], splits: Splits) -> dict[str, float]:
+def rehearse(
+    run_eval: RunEval, params: Params, resolved: Mapping[str, Any], splits: Splits, *, logits: bool,
+) -> dict[str, float]:
     """The metrics that `run_eval` gives made-up embeddings, by the names it will use.
 
     Raises DataError for a split that is missing or has nothing to score, ParamsError when
     evaluation_params.monitor is not among the metrics.
     """
-    metrics = run_eval(resolved, lambda split: _made_up(splits, params, split))
+    metrics = run_eval(resolved, lambda split: _made_up(splits, params, split, logits=logits))
     monitor = params.evaluation_params.monitor if params.evaluation_params else None
     if monitor is not None and monitor not in metrics:
         message = f'the evaluator gives no "{monitor}"{did_you_mean(monitor, metrics)}'
@@ -35,13 +37,13 @@ def sampler_can_be_built(params: Params, splits: Splits) -> None:
         raise ParamsError("params.json", [Mistake(("batch_sampling_params",), str(error))]) from None
 
 
-def _made_up(splits: Splits, params: Params, split: str) -> Predictions:
-    """Embeddings around one centre per label, which rank faster than noise, and random logits."""
+def _made_up(splits: Splits, params: Params, split: str, *, logits: bool) -> Predictions:
+    """Embeddings around one centre per label, which rank faster than noise, and random logits where they are read."""
     archive = splits.archive(split)
     draw = np.random.default_rng(params.seed)
     centres = draw.standard_normal((int(archive.labels.max()) + 2, 16), dtype=np.float32)
     embeddings = centres[archive.labels] + 0.1 * draw.standard_normal((len(archive), 16), dtype=np.float32)
-    classes = len(splits.archive("train").class_names)
-    has_logits = build.classifier(params) is not None
-    logits = draw.standard_normal((len(archive), classes), dtype=np.float32) if has_logits else None
-    return Predictions(embeddings, logits, archive.labels, archive.cameras)
+    scores = None
+    if logits and build.classifier(params) is not None:
+        scores = draw.standard_normal((len(archive), len(splits.archive("train").class_names)), dtype=np.float32)
+    return Predictions(embeddings, scores, archive.labels, archive.cameras)

@@ -102,7 +102,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, options in zip(self.optimizer.param_groups, own, strict=True):
             group.update(options)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run has not been in fp16 so far
+            self.scaler.load_state_dict(state["scaler"])
 
     def _average(self) -> AveragedModel:
         decay = self.params.ema_decay

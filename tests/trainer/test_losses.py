@@ -13,7 +13,7 @@ from trainer.output import Output
 
 @pytest.fixture(params=LOSSES)
 def loss(request):
-    return LOSSES.build(Choice(request.param), embedding_dim=5, feature_dim=5, num_classes=4)
+    return LOSSES.build(Choice(request.param), embedding_dim=5, num_classes=4)
 
 
 def leaves(output):

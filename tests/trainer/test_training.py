@@ -121,3 +121,14 @@ def test_a_step_on_a_gpu_gives_the_losses_of_the_cpu(params, figures):
         losses.append(float(stepped(run)[0]["loss"]))
         run.loader.close()
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_run_goes_on_in_half_precision_from_a_state_in_full(training):
+    full = training()
+    stepped(full)
+    half = training(precision="fp16")
+    half.restore(full.state())
+    for name, weight in full.network.named_parameters():
+        assert torch.equal(weight, half.network.get_parameter(name)), name
+    scalars, _ = stepped(half)
+    assert torch.isfinite(scalars["loss"])
