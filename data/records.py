@@ -32,6 +32,8 @@ class Predictions(NamedTuple):
     logits: np.ndarray | None  # (N, K) float32
     labels: np.ndarray  # (N,) int64; -1 = junk
     cameras: np.ndarray  # (N,) int64, -1 where the source has none
+    margins: np.ndarray | None = None  # (N,) float32 of norm-aware networks
+    norms: np.ndarray | None = None  # (N,) float32 likewise: length of the features
 
 
 Predict = Callable[[str], Predictions]  # split name ("query", "gallery", "val", "test") -> Predictions

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from params.plugin import Table
-from params.schema import Params, Plugin
+from params.schema import ParameterRule, Params, Plugin, Section, Stage
 
 Tables = Mapping[str, Table]
 Node = dict[str, Any]
@@ -65,6 +65,7 @@ def _sugar() -> Node:
         "epochs": {"type": "integer", "minimum": 1, "description": "another spelling of epoch"},
         "tri_loss_margin": {"anyOf": [number, {"const": "soft_margin"}],
                             "description": "short for a triplet in losses; 0 = off"},
+        "fine_tune": {"type": "boolean", "description": "short for one of the stages: the backbone rests to the end"},
         "tri_loss_lambda_cls": {**number, "description": "short for the weight of softmax beside the triplet; 0 = off"},
     }
 
@@ -79,6 +80,8 @@ def markdown(tables: Tables) -> str:
         if set(section.model_fields) - {section.selector} or section.selector in section.model_fields:
             lines += ["", *_table(section)]
         lines += _plugins(section, tables[section.table])
+    for part in (ParameterRule, Stage):
+        lines += ["", f"## {_where(part)}", "", part.__doc__ or "", "", *_table(part)]
     return "\n".join(lines) + "\n"
 
 
@@ -89,11 +92,13 @@ _SUGAR = [
     '| `tri_loss_margin` | a `triplet` in `losses` with that margin (a number or `"soft_margin"`); 0 = off |',
     "| `tri_loss_lambda_cls` | the weight of `softmax` beside that triplet; 0 = triplet alone |",
     '| `batch_sampling_params.class_balanced` | `"type": "pk"` when true, `"random"` when false |',
+    '| `"fine_tune": true` | `"stages": [{"freeze": ["^backbone"]}]` |',
     '| `lr.decay_step` without `lr.schedule` | `"schedule": "step"`, or `"multistep"` for a list |',
     "| `lr.warmup_epoch` | `lr.warmup` |",
-    '| `"optimizer": "adam"`, and so `model_params.neck`, `model_params.pooling` | `{"type": "adam"}` |',
+    '| `"optimizer": "adam"`, and so `model_params.neck`, `pooling`, `margin` | `{"type": "adam"}` |',
     '| `"pretrain_snapshot": "last.pth"` | `{"path": "last.pth"}`; `""` = null |',
     "| `model_params.model`, `model_params.last_conv_stride` | `model_params.backbone`, `model_params.last_stride` |",
+    "| `model_params.random_drop_branchs`, `feature_gobal_dim` | `random_drop_branches`, `pcb_global_dim` |",
     "| `data_augmentation.colour_jitering`, `colour_jiterring` | `data_augmentation.colour_jitter` |",
 ]
 
@@ -152,10 +157,11 @@ def _sections() -> list[type[Plugin]]:
     return Plugin.__subclasses__()
 
 
-def _where(section: type[Plugin]) -> str:
+def _where(section: type[Section]) -> str:
     """The path of a section in params.json."""
     return {
-        "Optimizer": "optimizer", "Lr": "lr", "Pooling": "model_params.pooling", "Neck": "model_params.neck",
+        "Optimizer": "optimizer", "Lr": "lr", "Margin": "model_params.margin", "Pooling": "model_params.pooling", "Neck": "model_params.neck",
         "ModelParams": "model_params", "Sampling": "batch_sampling_params", "LossSection": "losses[]",
         "Evaluation": "evaluation_params", "Augmentation": "data_augmentation", "Preprocess": "preprocess",
+        "ParameterRule": "parameter_rules[]", "Stage": "stages[]",
     }[section.__name__]

@@ -40,7 +40,7 @@ class Optimizer(Plugin):
 
 
 class Lr(Plugin):
-    """Learning rates and their course."""
+    """Learning rates and their course; units count from the beginning of the stage."""
 
     table = "schedule"
     selector = "schedule"
@@ -73,6 +73,15 @@ class Neck(Plugin):
     type: Annotated[str, Field(description="name of the neck")] = "bnneck"
 
 
+class Margin(Plugin):
+    """A margin for every image from the length of its vector."""
+
+    table = "margin"
+    type: Annotated[str, Field(description="how length becomes margin")]
+    on: Annotated[Literal["features", "embedding"], Field(
+        description="before or after the neck's batch norm; embedding suits losses that read cosines")] = "features"
+
+
 class ModelParams(Plugin):
     """The network."""
 
@@ -83,8 +92,22 @@ class ModelParams(Plugin):
         description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
     neck: Neck = Neck()
     pooling: Pooling = Pooling()
+    feature_bn: Annotated[bool, Field(description="batch norm without shift between pooling and neck")] = False
+    margin: Annotated[Margin | None, Field(description="norm-aware margins; null = none")] = None
     pcb_n_parts: Annotated[int, Field(
         ge=0, le=64, description="horizontal stripes, each with its own head; 0 = off")] = 0
+    pcb_global_dim: Annotated[int, Field(
+        ge=0, le=1 << 16, description="length of a further branch over the whole map, max pooled; 0 = off")] = 0
+    random_drop_branches: Annotated[int, Field(
+        ge=0, le=64, description="draws per step of branches whose logits no loss sees; one always stays")] = 0
+    bn_freeze: Annotated[Literal["stats", "all"] | None, Field(
+        description="the backbone's batch norms keep their statistics, or their weights too")] = None
+    neck_feature: Annotated[Literal["before", "after"], Field(
+        description="what is evaluated and exported: the vector before or after the neck's batch norm")] = "after"
+    flip: Annotated[bool, Field(
+        description="evaluate and export the mean of an image's embedding and its mirror image's")] = False
+    part_norm: Annotated[bool, Field(
+        description="evaluate and export the embedding with each branch's part at the same length")] = False
 
 
 class Sampling(Plugin):
@@ -100,6 +123,27 @@ class LossSection(Plugin):
     table = "loss"
     type: Annotated[str, Field(description="name of the loss")]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False, description="factor of this term")] = 1.0
+    of: Annotated[Literal["batch", "anchors"], Field(
+        description="the images it sees: all, or the anchors of batches of triplets")] = "batch"
+
+
+class ParameterRule(Section):
+    """Another rate or decay for the weights whose name a pattern finds; of several that do, the last counts."""
+
+    match: Annotated[str, Field(
+        min_length=1, description="regular expression searched in the names of weights, e.g. bias$ or ^losses")]
+    lr: Annotated[Rate | None, Field(description="their own base learning rate")] = None
+    lr_factor: Annotated[Rate | None, Field(description="factor on the rate they would have")] = None
+    weight_decay: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="their own decay")] = None
+
+
+class Stage(Section):
+    """A part of the run in which some weights rest."""
+
+    epochs: Annotated[Count | None, Field(description="its length; null = to the end of the run")] = None
+    freeze: Annotated[list[Annotated[str, Field(min_length=1)]], Field(
+        min_length=1, description="regular expressions searched in the names of weights, e.g. backbone")]
+    lr: Annotated[Lr | None, Field(description="its own learning rates and course; null = those of the run")] = None
 
 
 class Evaluation(Plugin):
@@ -158,7 +202,6 @@ class Params(Section):
         description="true = torchvision's ImageNet weights; a string = a file with them; false = random")] = False
     pretrain_snapshot: Annotated[PretrainSnapshot | None, Field(
         description="weights to start from: a path, or {path, strict, min_coverage}; null or \"\" = none")] = None
-    fine_tune: Annotated[bool, Field(description="freeze the backbone and train what follows it")] = False
     losses: Annotated[list[LossSection], Field(min_length=1)] = [LossSection(type="softmax")]
     batch_sampling_params: Sampling = Sampling()
     preprocess: Preprocess = Preprocess()
@@ -166,6 +209,10 @@ class Params(Section):
     optimizer: Optimizer = Optimizer()
     lr: Lr = Lr()
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="L2 factor")] = 5e-4
+    parameter_rules: Annotated[list[ParameterRule], Field(
+        description="rates and decays by the names of weights")] = []
+    stages: Annotated[list[Stage], Field(
+        description="what rests during the first epochs; all of it trains in those that follow")] = []
     gradient_clip: Annotated[float, Field(
         ge=0, allow_inf_nan=False, description="largest gradient norm; 0 = off")] = 0.0
     gradient_accumulation: Annotated[Count, Field(description="batches per optimiser step")] = 1
@@ -187,9 +234,12 @@ class Params(Section):
 
     def plugins(self) -> Iterator[tuple[Path, Plugin]]:
         """Every section that names a plug-in, with its path."""
-        for name, value in self:
-            if isinstance(value, list):
-                yield from (((name, i), item) for i, item in enumerate(value) if isinstance(item, Plugin))
-            elif isinstance(value, Plugin):
-                yield (name,), value
-                yield from (((name, key), part) for key, part in value if isinstance(part, Plugin))
+        return _plugins((), self)
+
+
+def _plugins(path: Path, value: Any) -> Iterator[tuple[Path, Plugin]]:
+    if isinstance(value, Plugin):
+        yield path, value
+    parts = value if isinstance(value, Section) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _plugins((*path, key), part)

@@ -1,5 +1,6 @@
 """Short and historical spellings of params.json, rewritten into the general form."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,18 +11,24 @@ RENAMED: dict[Path, Path] = {
     ("epochs",): ("epoch",),
     ("model_params", "model"): ("model_params", "backbone"),
     ("model_params", "last_conv_stride"): ("model_params", "last_stride"),
+    ("model_params", "random_drop_branchs"): ("model_params", "random_drop_branches"),
+    ("model_params", "feature_gobal_dim"): ("model_params", "pcb_global_dim"),
     ("lr", "warmup_epoch"): ("lr", "warmup"),
     ("data_augmentation", "colour_jitering"): ("data_augmentation", "colour_jitter"),
     ("data_augmentation", "colour_jiterring"): ("data_augmentation", "colour_jitter"),
 }
 SPELLED_OUT: dict[Path, str] = {  # "sgd" for {"type": "sgd"}
     ("optimizer",): "type", ("model_params", "neck"): "type", ("model_params", "pooling"): "type",
-    ("pretrain_snapshot",): "path",
+    ("model_params", "margin"): "type", ("pretrain_snapshot",): "path",
 }
 SHORT_FOR: dict[Path, Path] = {
     ("tri_loss_margin",): ("losses",),
     ("tri_loss_lambda_cls",): ("losses",),
     ("batch_sampling_params", "class_balanced"): ("batch_sampling_params", "type"),
+    ("fine_tune",): ("stages",),
+}
+BATCH = {  # the keys whose product is the batch size, by sampler
+    "pk": ("P", "K"),
 }
 
 
@@ -69,7 +76,7 @@ def make_way(result: Rewritten, path: Path) -> None:
 def derive(result: Rewritten) -> None:
     """The general form for the short ones, and what follows from the other keys."""
     rules: list[Callable[[Rewritten], None]] = [
-        _no_evaluator, _triplet_keys, _class_balanced, _derived_batch_size, _decay_step]
+        _no_evaluator, _triplet_keys, _class_balanced, _derived_batch_size, _fine_tune, _decay_step]
     for rule in rules:
         rule(result)
 
@@ -162,17 +169,35 @@ def _class_balanced(result: Rewritten) -> None:
 
 
 def _derived_batch_size(result: Rewritten) -> None:
-    """A class-balanced batch holds P x K images; batch_size need not say it again."""
+    """Where the sampler's own keys tell how many images a batch holds, batch_size need not say it again."""
     sampling = _section(result, "batch_sampling_params")
-    p, k = sampling.get("P"), sampling.get("K")
-    if sampling.get("type") == "pk" and isinstance(p, int) and isinstance(k, int) and "batch_size" not in result.raw:
-        result.raw["batch_size"] = p * k
+    factors = [sampling.get(key) for key in BATCH.get(str(sampling.get("type")), ())]
+    if factors and all(isinstance(factor, int) for factor in factors) and "batch_size" not in result.raw:
+        result.raw["batch_size"] = math.prod(factors)
         result.sugared.add(("batch_size",))
+
+
+def _fine_tune(result: Rewritten) -> None:
+    """fine_tune is one stage in which the backbone rests to the end."""
+    if "fine_tune" not in result.raw:
+        return
+    tuned = result.raw.pop("fine_tune")
+    if not isinstance(tuned, bool):
+        result.mistakes.append(Mistake(("fine_tune",), f"expected true or false, found {tuned!r}"))
+    elif "stages" in result.raw:
+        result.mistakes.append(Mistake(("fine_tune",), 'short for "stages", which is given too; keep one'))
+    elif tuned:
+        result.raw["stages"] = [{"freeze": ["^backbone"]}]
+        result.sugared.add(("stages",))
 
 
 def _decay_step(result: Rewritten) -> None:
     """decay_step alone asks for the step schedule, a list of them for multistep."""
-    lr = _section(result, "lr")
-    if "decay_step" in lr and "schedule" not in lr:
-        lr["schedule"] = "multistep" if isinstance(lr["decay_step"], list) else "step"
-        result.sugared.add(("lr", "schedule"))
+    stages = result.raw.get("stages")
+    count = len(stages) if isinstance(stages, list) else 0
+    places: list[Path] = [("lr",), *(("stages", i, "lr") for i in range(count))]
+    for place in places:
+        lr = get(result.raw, place)
+        if isinstance(lr, dict) and "decay_step" in lr and "schedule" not in lr:
+            lr["schedule"] = "multistep" if isinstance(lr["decay_step"], list) else "step"
+            result.sugared.add((*place, "schedule"))

@@ -13,14 +13,16 @@ from params.plugin import Table
 from params.schema import Params
 from trainer.backbones import BACKBONES
 from trainer.classifiers import ClassifierKind
-from trainer.criterion import Criterion, classifier_of
+from trainer.criterion import Criterion, Term, classifier_of
 from trainer.losses import LOSSES
-from trainer.model import Embedder, build_embedder
+from trainer.margins import MARGINS
+from trainer.model import Embedder, build_embedder, part_of
 from trainer.necks import NECKS
 from trainer.optim import OPTIMIZERS, build_optimizer
 from trainer.output import Loss
 from trainer.pooling import POOLINGS
-from trainer.schedule import SCHEDULES, LearningRate
+from trainer.schedule import SCHEDULES
+from trainer.stages import Stages
 
 
 def tables(evaluators: Table) -> dict[str, Table]:
@@ -30,6 +32,7 @@ def tables(evaluators: Table) -> dict[str, Table]:
         "backbone": BACKBONES,
         "evaluator": evaluators,
         "loss": LOSSES,
+        "margin": MARGINS,
         "neck": NECKS,
         "optimizer": OPTIMIZERS,
         "pooling": POOLINGS,
@@ -65,10 +68,9 @@ def sampler(params: Params, labels: np.ndarray) -> BatchSampler:
 def network(params: Params, num_classes: int) -> Embedder:
     """The network with fresh weights, which depend on the seed alone."""
     torch.manual_seed(params.seed)
-    model, pixels = params.model_params, preprocessing(params)
+    pixels = preprocessing(params)
     return build_embedder(
-        model.choice, model.pooling.choice, model.neck.choice,
-        feature_dim=model.feature_dim, parts=model.pcb_n_parts, classifier=classifier(params), num_classes=num_classes,
+        params.model_params, classifier=classifier(params), num_classes=num_classes,
         height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
 
 
@@ -79,23 +81,21 @@ def classifier(params: Params) -> ClassifierKind | None:
 
 def criterion(params: Params, embedder: Embedder, num_classes: int) -> Criterion:
     """The weighted losses."""
-    terms: list[tuple[str, float, Loss]] = [
-        (section.type, section.weight, LOSSES.build(
-            section.choice, embedding_dim=embedder.embedding_dim, num_classes=num_classes))
+    return Criterion([
+        Term(section.type, LOSSES.build(
+            section.choice, embedding_dim=embedder.embedding_dim, num_classes=num_classes), section.weight, section.of)
         for section in params.losses
-    ]
-    return Criterion(terms)
+    ])
 
 
-def learning_rate(params: Params, steps_per_epoch: int) -> LearningRate:
-    """The course of the learning rate; class-balanced batches count steps, others epochs, unless told."""
-    unit = params.lr.unit or ("epoch" if params.batch_sampling_params.type == "random" else "step")
-    return LearningRate(params.lr, unit=unit, epochs=params.epoch, steps_per_epoch=steps_per_epoch)
+def stages(params: Params, steps_per_epoch: int) -> Stages:
+    """What trains when and at which rates; class-balanced batches count steps, others epochs, unless told."""
+    unit = "epoch" if params.batch_sampling_params.type == "random" else "step"
+    return Stages(params, unit, steps_per_epoch)
 
 
 def optimizer(params: Params, embedder: Embedder, losses: Criterion) -> torch.optim.Optimizer:
-    """The optimiser: the backbone at base_lr, everything else at fc_lr."""
-    groups = {**embedder.parameter_groups(), "losses": list(losses.parameters())}
-    head = params.lr.base_lr if params.lr.fc_lr is None else params.lr.fc_lr
-    rates = {name: params.lr.base_lr if name == "backbone" else head for name in groups}
-    return build_optimizer(params.optimizer.choice, groups, rates, params.weight_decay)
+    """The optimiser: the backbone at base_lr, everything else at fc_lr, and what parameter_rules say."""
+    named = [(part_of(name), name, weight) for name, weight in embedder.named_parameters()]
+    named += [("losses", name, weight) for name, weight in losses.named_parameters()]
+    return build_optimizer(params.optimizer.choice, named, params.parameter_rules, params.weight_decay)

@@ -38,14 +38,12 @@ def report(loaded: Loaded, archive: Archive) -> Iterator[str]:
 
 def _curve(params: Params, steps: int) -> str:
     """The learning rate at the start of up to 60 epochs, as a line of blocks with its end points."""
-    rate = build.learning_rate(params, steps)
+    stages = build.stages(params, steps)
     epochs = sorted({i * (params.epoch - 1) // (COLUMNS - 1) for i in range(COLUMNS)})
-    factors = [rate.factor(epoch, epoch * steps) for epoch in epochs]
-    top = max(factors)
-    bars = "".join(BLOCKS[round(factor / top * (len(BLOCKS) - 1))] for factor in factors)
-    base = params.lr.base_lr
-    return (f"{bars}  base_lr {base * factors[0]:.3g} first, {base * top:.3g} highest, {base * factors[-1]:.3g} last "
-            f"epoch; counted in {rate.unit}s")
+    rates = [stages.at(epoch).lr.base_lr * stages.factor(epoch, epoch * steps) for epoch in epochs]
+    bars = "".join(BLOCKS[round(rate / max(rates) * (len(BLOCKS) - 1))] for rate in rates)
+    return (f"{bars}  base_lr {rates[0]:.3g} first, {max(rates):.3g} highest, {rates[-1]:.3g} last epoch; "
+            f"counted in {stages.at(0).course.unit}s")
 
 
 def _size(params: Params, num_classes: int) -> Iterator[str]:

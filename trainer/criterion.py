@@ -2,13 +2,26 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from data.records import Batch
 from trainer.classifiers import ClassifierKind
-from trainer.output import Loss, Output
+from trainer.output import Loss, Output, each
+
+
+Rows = Literal["batch", "anchors"]
+
+
+class Term(NamedTuple):
+    """A loss of the sum."""
+
+    name: str
+    loss: Loss
+    weight: float = 1.0
+    of: Rows = "batch"  # which images it sees
 
 
 class Criterion(nn.Module):
@@ -18,19 +31,20 @@ class Criterion(nn.Module):
     second loss of one name is called <name>_2.
     """
 
-    def __init__(self, losses: Sequence[tuple[str, float, Loss]]) -> None:
+    def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
-        names = _numbered(name for name, _, _ in losses)
-        self._terms = [(name, weight, loss) for name, (_, weight, loss) in zip(names, losses, strict=True)]
-        self.losses = nn.ModuleDict({name: loss for name, _, loss in self._terms})
+        names = _numbered(term.name for term in terms)
+        self._terms = [term._replace(name=name) for name, term in zip(names, terms, strict=True)]
+        self.losses = nn.ModuleDict({term.name: term.loss for term in self._terms})
 
     def forward(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         terms: dict[str, Tensor] = {}
         scalars: dict[str, Tensor] = {}
         with torch.autocast(output.embedding.device.type, enabled=False):
-            wide = _at_least_float32(output)
-            for name, weight, loss in self._terms:
-                value, reported = loss(wide, batch)
+            seen = {"batch": (each(_at_least_float32, output), batch)}
+            seen["anchors"] = anchors(*seen["batch"])
+            for name, loss, weight, of in self._terms:
+                value, reported = loss(*seen[of])
                 terms[name] = weight * value
                 scalars |= {f"{name}/{scalar}": number for scalar, number in reported.items()}
             total = torch.stack(list(terms.values())).sum()
@@ -38,8 +52,14 @@ class Criterion(nn.Module):
 
     def set_step(self, step: int) -> None:
         """Tell every loss the number of optimiser steps taken so far."""
-        for _, _, loss in self._terms:
-            loss.set_step(step)
+        for term in self._terms:
+            term.loss.set_step(step)
+
+
+def anchors(output: Output, batch: Batch) -> tuple[Output, Batch]:
+    """The first third: of batches made of anchors, then a positive and then a negative of each."""
+    count = len(batch.labels) // 3
+    return each(lambda tensor: tensor[:count], output), Batch(*(tensor[:count] for tensor in batch))
 
 
 def classifier_of(losses: Iterable[tuple[str, type[Loss]]]) -> ClassifierKind | None:
@@ -58,13 +78,5 @@ def _numbered(names: Iterable[str]) -> Iterator[str]:
         yield name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
-def _at_least_float32(output: Output) -> Output:
-    def widen(tensor: Tensor) -> Tensor:
-        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-    return Output(
-        features=widen(output.features),
-        embedding=widen(output.embedding),
-        logits=None if output.logits is None else [widen(logits) for logits in output.logits],
-        margins=None if output.margins is None else widen(output.margins),
-    )
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

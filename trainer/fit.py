@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grad_norm_
 from data.records import Batch, Predict
 from trainer.clock import Clock
 from trainer.ledger import Ledger
-from trainer.optim import set_learning_rate
 from trainer.output import Output
 from trainer.record import Recorder
 from trainer.run import RunDirectory
@@ -67,11 +66,11 @@ class Fit:
     def _train_epoch(self) -> None:
         """One pass over the training images, from the batch where the training stands."""
         training, params = self.training, self.training.params
-        training.network.train()
+        training.begin_epoch()
         clock = Clock()
         for batches in clock.waiting(training.groups()):
             self.between()
-            set_learning_rate(training.optimizer, training.rate.factor(training.epoch, training.step))
+            training.set_rates()
             scalars, output = take_step(training, batches)
             training.batch += len(batches)
             training.step += 1

@@ -1,113 +1,153 @@
 """The network: uint8 images -> features, embedding and logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from params.plugin import Choice
+from params.schema import ModelParams
 from trainer.backbones import BACKBONES
 from trainer.backbones.backbone import Backbone
+from trainer.branch import Branch, Part
 from trainer.classifiers import ClassifierKind, Cosine, linear_classifier
+from trainer.margins import MARGINS
 from trainer.necks import NECKS, Neck
-from trainer.output import Output
+from trainer.output import Output, each
 from trainer.pooling import POOLINGS
-
-
-class Branch(nn.Module):
-    """A part of the map, (B, C, h, w) -> features (B, D), embedding (B, D), logits (B, K) or None."""
-
-    def __init__(self, pooling: nn.Module, neck: Neck, classifier: nn.Module | None) -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.neck = neck
-        self.classifier = classifier
-
-    def forward(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        features, embedding = self.neck(self.pooling(part))
-        return features, embedding, None if self.classifier is None else self.classifier(embedding)
 
 
 class Embedder(nn.Module):
     """(B, 3, H, W) uint8 RGB -> Output.
 
     With several branches the map is cut into as many equal horizontal stripes: Sun et al., Beyond Part
-    Models (PCB), 2018. `mean` and `std` are of channels in 0..1 and no part of the state dict: the run's
-    parameters hold them.
+    Models (PCB), 2018; with a pcb_global_dim the last branch sees the whole map. `mean` and `std` are of channels
+    in 0..1 and no part of the state dict: the run's parameters hold them. In evaluation mode the embedding is
+    what the params ask to be used: before or after the neck, parts at one length, mirrored.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, branches: Sequence[Branch], *, mean: Sequence[float], std: Sequence[float]
+        self, backbone: Backbone, branches: Sequence[Branch], params: ModelParams | None = None, *,
+        mean: Sequence[float], std: Sequence[float], margin: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.params = ModelParams() if params is None else params
         self.backbone = backbone
         self.branches = nn.ModuleList(branches)
-        self.embedding_dim = sum(branch.neck.dim for branch in branches)
-        self._frozen = False
+        self.margin = margin
+        self.dims = [branch.neck.dim for branch in branches]
+        self.embedding_dim = sum(self.dims)
+        self._resting: list[nn.Module] = []
+        self._norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+        if self.params.bn_freeze == "all":
+            for norm in self._norms:
+                norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Output:
-        pixels = (images.to(self.mean.dtype) - self.mean) / self.std
-        stripes = self.backbone(pixels).chunk(len(self.branches), dim=2)
-        parts = [branch(stripe) for branch, stripe in zip(self.branches, stripes, strict=True)]
-        logits = [part[2] for part in parts if part[2] is not None]
-        return Output(
-            features=torch.cat([part[0] for part in parts], dim=1),
-            embedding=torch.cat([part[1] for part in parts], dim=1),
-            logits=logits or None,
-        )
+        output = self._seen(images)
+        if self.training:
+            return output
+        output = self._used(output)
+        return mean_of_mirrored(output, self._used(self._seen(images.flip(3)))) if self.params.flip else output
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter once, under "backbone", "neck" (with the pooling's) or "classifier"."""
-        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "neck": [], "classifier": []}
-        for name, parameter in self.named_parameters():
-            part = "backbone" if name.startswith("backbone.") else name.split(".")[2]  # branches.0.<part>
-            groups[part if part in groups else "neck"].append(parameter)
-        return groups
-
-    def freeze_backbone(self) -> None:
-        """Train the rest only; the backbone's batch norms keep their statistics too."""
-        self._frozen = True
-        self.backbone.requires_grad_(False)
+    def rest(self, modules: Sequence[nn.Module]) -> None:
+        """Keep these modules in evaluation mode, so that their batch norms keep their statistics."""
+        self._resting = list(modules)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Embedder":
         super().train(mode)
-        if self._frozen:
-            self.backbone.eval()
+        for module in [*self._resting, *(self._norms if self.params.bn_freeze else ())]:
+            module.eval()
         return self
+
+    def _seen(self, images: Tensor) -> Output:
+        maps = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
+        stripes = len(self.branches) - bool(self.params.pcb_global_dim)
+        areas = [*maps.chunk(stripes, dim=2), *([maps] if stripes < len(self.branches) else [])]
+        parts: list[Part] = [branch(area) for branch, area in zip(self.branches, areas, strict=True)]
+        features = torch.cat([part.features for part in parts], dim=1)
+        embedding = torch.cat([part.embedding for part in parts], dim=1)
+        heads = self._kept([part for part in parts if part.logits is not None])
+        vectors = features if self.params.margin is None or self.params.margin.on == "features" else embedding
+        return Output(
+            features, embedding,
+            logits=_given(part.logits for part in heads),
+            margins=None if self.margin is None else self.margin(vectors),
+            lengths=_given(part.lengths for part in heads),
+            class_lengths=_given(part.class_lengths for part in heads))
+
+    def _kept(self, heads: list[Part]) -> list[Part]:
+        """What is left in training when random branches are dropped: at least one."""
+        draws = self.params.random_drop_branches
+        if not (self.training and draws and heads):
+            return heads
+        dropped = set(torch.randint(len(heads), (draws,)).tolist())
+        last = int(torch.randint(len(heads), ()))
+        return [head for i, head in enumerate(heads) if i not in dropped] or [heads[last]]
+
+    def _used(self, output: Output) -> Output:
+        """The output whose embedding is the one to be used."""
+        vectors = output.features if self.params.neck_feature == "before" else output.embedding
+        if self.params.part_norm:
+            vectors = torch.cat([F.normalize(part) for part in torch.split(vectors, self.dims, dim=1)], dim=1)
+        return replace(output, embedding=vectors)
+
+
+def _given(tensors: Iterable[Tensor | None]) -> list[Tensor] | None:
+    return [tensor for tensor in tensors if tensor is not None] or None
+
+
+def mean_of_mirrored(output: Output, mirrored: Output) -> Output:
+    """What an image and its mirror image say together: the mean direction, at the mean length."""
+    def vectors(a: Tensor, b: Tensor) -> Tensor:
+        length: Tensor = (torch.linalg.vector_norm(a, dim=1) + torch.linalg.vector_norm(b, dim=1)) / 2
+        return F.normalize(F.normalize(a) + F.normalize(b)) * length[:, None]
+
+    mean = each(lambda a, b: (a + b) / 2, output, mirrored)
+    return replace(mean, features=vectors(output.features, mirrored.features),
+                   embedding=vectors(output.embedding, mirrored.embedding))
 
 
 def build_embedder(
-    backbone: Choice,
-    pooling: Choice,
-    neck: Choice,
-    *,
-    feature_dim: int | None,
-    parts: int,
-    classifier: ClassifierKind | None,
-    num_classes: int,
-    height: int,
-    width: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    params: ModelParams, *, classifier: ClassifierKind | None, num_classes: int,
+    height: int, width: int, mean: Sequence[float], std: Sequence[float],
 ) -> Embedder:
-    """A network with fresh weights; `parts` 0 or 1 is one branch over the whole map."""
-    parts = max(parts, 1)
-    trunk = BACKBONES.build(backbone, name=backbone.type, height=height, width=width)
-    if parts > 1:
-        _check_parts(trunk, parts, feature_dim, height, width)
+    """A network with fresh weights; ValueError, which begins with the key, where its parts do not fit."""
+    stripes = max(params.pcb_n_parts, 1)
+    trunk: Backbone = BACKBONES.build(params.choice, name=params.backbone, height=height, width=width)
+    if stripes > 1:
+        _check_stripes(trunk, params, height, width)
+    elif params.pcb_global_dim:
+        raise ValueError(f"model_params.pcb_global_dim: goes with stripes, got pcb_n_parts {params.pcb_n_parts}; "
+                         "raise that to 2 or more, or leave this out")
 
-    def branch() -> Branch:
-        dim = None if feature_dim is None else feature_dim // parts
-        part_neck = NECKS.build(neck, channels=trunk.channels, feature_dim=dim)
-        return Branch(POOLINGS.build(pooling), part_neck, _classifier(classifier, part_neck, num_classes))
+    def branch(pooling: Choice, dim: int | None) -> Branch:
+        neck: Neck = NECKS.build(params.neck.choice, channels=trunk.channels, feature_dim=dim)
+        return Branch(POOLINGS.build(pooling), neck, _classifier(classifier, neck, num_classes),
+                      feature_bn=trunk.channels if params.feature_bn else None)
 
-    return Embedder(trunk, [branch() for _ in range(parts)], mean=mean, std=std)
+    dim = None if params.feature_dim is None else params.feature_dim // stripes
+    branches = [branch(params.pooling.choice, dim) for _ in range(stripes)]
+    if params.pcb_global_dim:
+        branches.append(branch(Choice("max"), params.pcb_global_dim))
+    margin = None if params.margin is None else MARGINS.build(params.margin.choice)
+    return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin)
+
+
+def part_of(name: str) -> str:
+    """The group of a weight by its name: "backbone", "neck" (with the pooling's), "classifier" or "margin"."""
+    first, *rest = name.split(".")
+    part = rest[1] if first == "branches" else first  # branches.0.<part>
+    return part if part in ("backbone", "classifier", "margin") else "neck"
 
 
 def _classifier(kind: ClassifierKind | None, neck: Neck, num_classes: int) -> nn.Module | None:
@@ -116,15 +156,17 @@ def _classifier(kind: ClassifierKind | None, neck: Neck, num_classes: int) -> nn
     return Cosine(neck.dim, num_classes) if kind == "cosine" else None
 
 
-def _check_parts(trunk: Backbone, parts: int, feature_dim: int | None, height: int, width: int) -> None:
+def _check_stripes(trunk: Backbone, params: ModelParams, height: int, width: int) -> None:
+    stripes = params.pcb_n_parts
     trunk.eval()
     with torch.no_grad():
         rows = trunk(torch.zeros(1, 3, height, width)).shape[2]
     trunk.train()
-    if rows % parts:
+    if rows % stripes:
         raise ValueError(
             f"model_params.pcb_n_parts: must divide the feature map's height, "
-            f"{rows} rows at img_h {height}, got {parts}"
+            f"{rows} rows at img_h {height}, got {stripes}"
         )
-    if feature_dim is not None and feature_dim % parts:
-        raise ValueError(f"model_params.pcb_n_parts: must divide feature_dim {feature_dim}, got {parts}")
+    if params.feature_dim is not None and params.feature_dim % stripes:
+        raise ValueError(
+            f"model_params.pcb_n_parts: must divide feature_dim {params.feature_dim}, got {stripes}")

@@ -17,9 +17,13 @@ NECKS = Table("neck", {
 
 
 class Neck(nn.Module):
-    """Pooled (B, C) -> (features, embedding), both (B, dim); a batch norm stands between them, if any."""
+    """Pooled (B, C) -> (features, embedding), both (B, dim); a batch norm stands between them, if any.
+
+    A classifier over the embedding has a bias or not, and sees it with `dropout` in training.
+    """
 
     classifier_bias: ClassVar[bool] = True
+    dropout: float = 0.0
     dim: int
 
 
@@ -67,18 +71,14 @@ class LinearBN(Linear):
 
 
 class LinearBNDropout(LinearBN):
-    """A linear layer, batch norm, then dropout of the embedding with probability `dropout`."""
+    """A linear layer, then batch norm; the classifier sees the embedding with dropout."""
 
     def __init__(
         self, channels: int, feature_dim: int | None, *, dropout: Annotated[
-            float, Field(ge=0, lt=1), "share of the embedding dropped in training"] = 0.5
+            float, Field(ge=0, lt=1), "share of the embedding that the classifier does not see in training"] = 0.5
     ) -> None:
         super().__init__(channels, feature_dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        features, embedding = super().forward(pooled)
-        return features, self.dropout(embedding)
+        self.dropout = dropout
 
 
 class BNNeck(Neck):

@@ -1,6 +1,7 @@
 """Optimisers by name, over named parameter groups."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from params.plugin import Choice, Table
+from params.schema import Lr, ParameterRule
 
 OPTIMIZERS = Table("optimizer", {
     "sgd": "trainer.optim:sgd",
@@ -57,19 +59,40 @@ def rmsprop(groups: Groups, weight_decay: float, *, momentum: Momentum = 0.9, al
 
 
 def build_optimizer(
-    choice: Choice, groups: Mapping[str, Iterable[nn.Parameter]], rates: dict[str, float], weight_decay: float,
+    choice: Choice, named: Iterable[tuple[str, str, nn.Parameter]], rules: Sequence[ParameterRule], weight_decay: float,
 ) -> Optimizer:
-    """The chosen optimiser over named groups, each at its own learning rate; what is frozen is left out."""
-    named: Groups = []
-    for name, parameters in groups.items():
-        trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        if trainable:
-            named.append({"name": name, "params": trainable, "lr": rates[name], "base_lr": rates[name]})
-    optimizer: Optimizer = OPTIMIZERS.build(choice, groups=named, weight_decay=weight_decay)
+    """The chosen optimiser over (part, name, weight), grouped by part and by the last rule that finds the name.
+
+    Weights that cannot train are left out. ValueError for a rule that finds none.
+    """
+    groups: dict[tuple[str, int], dict[str, Any]] = {}
+    unused = set(range(len(rules)))
+    for part, name, weight in named:
+        found = [i for i, rule in enumerate(rules) if re.search(rule.match, name)]
+        unused.difference_update(found)
+        last = found[-1] if found else -1
+        if weight.requires_grad:
+            group = groups.setdefault((part, last), _group(part, rules[last] if found else None))
+            group["params"].append(weight)
+    for i in sorted(unused):
+        raise ValueError(f'parameter_rules[{i}].match: "{rules[i].match}" finds no weight; names are like '
+                         "backbone.conv1.weight, branches.0.neck.norm.bias, losses.softmax.weight")
+    optimizer: Optimizer = OPTIMIZERS.build(choice, groups=list(groups.values()), weight_decay=weight_decay)
     return optimizer
 
 
-def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
-    """Put every group at its own base rate times `factor`."""
+def _group(part: str, rule: ParameterRule | None) -> dict[str, Any]:
+    """An empty group: its part and its rule decide its rate, in whichever stage."""
+    if rule is None:
+        return {"name": part, "part": part, "rate": None, "factor": 1.0, "params": []}
+    decay = {} if rule.weight_decay is None else {"weight_decay": rule.weight_decay}
+    return {"name": f"{part}:{rule.match}", "part": part, "rate": rule.lr, "factor": rule.lr_factor or 1.0,
+            "params": [], **decay}
+
+
+def set_learning_rate(optimizer: Optimizer, lr: Lr, factor: float) -> None:
+    """Put every group at its own rate, or the rate of its part, times `factor`."""
+    head = lr.base_lr if lr.fc_lr is None else lr.fc_lr
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        rate = group["rate"] or (lr.base_lr if group["part"] == "backbone" else head)
+        group["lr"] = rate * group["factor"] * factor

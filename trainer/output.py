@@ -1,7 +1,8 @@
 """What the network gives to the losses, and what a loss gives back."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,29 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Output:
-    """One forward pass. Networks with several branches (PCB stripes) concatenate features and embeddings."""
+    """One forward pass. Networks with several branches (PCB stripes) concatenate features and embeddings.
+
+    In evaluation mode, the embedding is what is evaluated and exported.
+    """
 
     features: Tensor  # (B, D) before the neck's batch norm: what pair and triplet losses see
-    embedding: Tensor  # (B, E) after it: what is evaluated and exported
+    embedding: Tensor  # (B, E) after it
     logits: list[Tensor] | None = None  # one (B, K) per branch; cosines where the classifier is "cosine"
-    margins: Tensor | None = None  # (B,) of norm-aware networks
+    margins: Tensor | None = None  # (B,) of norm-aware networks, larger = the image must be told apart more widely
+    lengths: list[Tensor] | None = None  # with cosines, (B,) per branch: of what the classifier compared
+    class_lengths: list[Tensor] | None = None  # with cosines, (K,) per branch: of the classes' weights
+
+
+def each(change: Callable[..., Tensor], *outputs: Output) -> Output:
+    """The first output with every tensor that has a row per image replaced by change(it, the others' same)."""
+    def changed(name: str) -> Any:
+        values = [getattr(output, name) for output in outputs]
+        if isinstance(values[0], list):
+            return [change(*tensors) for tensors in zip(*values, strict=True)]
+        return None if values[0] is None else change(*values)
+
+    rows = ("features", "embedding", "logits", "margins", "lengths")
+    return replace(outputs[0], **{name: changed(name) for name in rows})
 
 
 def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
@@ -25,6 +43,7 @@ def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
         shipped["logits"] = torch.stack(output.logits).mean(0).float()  # P x (B, K) -> (B, K)
     if output.margins is not None:
         shipped["margins"] = output.margins.float()
+        shipped["norms"] = torch.linalg.vector_norm(output.features.float(), dim=1)
     return shipped
 
 
@@ -43,6 +62,7 @@ class Loss(nn.Module):
     """
 
     classifier: ClassVar[Literal["linear", "cosine"] | None] = None  # the head whose logits this loss reads
+    reads_margins: ClassVar[bool] = False  # whether it reads those of the output
 
     def set_step(self, step: int) -> None:
         """Tell the number of optimiser steps taken so far; for losses that change with it."""

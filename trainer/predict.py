@@ -10,7 +10,7 @@ from data.records import Batch, Predictions
 from trainer.output import deployed
 from trainer.sentinel import TrainingError
 
-Said = Mapping[str, np.ndarray]  # "embeddings" (B, E); "logits" (B, K) and "margins" (B,) where there are any
+Said = Mapping[str, np.ndarray]  # "embeddings" (B, E); "logits" (B, K), "margins" and "norms" (B,) where there are any
 Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
 
 
@@ -42,7 +42,8 @@ def predict(run: Run, batches: Iterable[Batch], between: Callable[[], None] = la
     if not np.isfinite(whole["embeddings"]).all():
         raise TrainingError("evaluation: the embeddings are not finite; lower lr.base_lr and lr.fc_lr, or set "
                             "gradient_clip; the last good snapshot is kept")
-    return Predictions(whole["embeddings"], whole.get("logits"), np.concatenate(labels), np.concatenate(cameras))
+    return Predictions(whole["embeddings"], whole.get("logits"), np.concatenate(labels), np.concatenate(cameras),
+                       whole.get("margins"), whole.get("norms"))
 
 
 def joined(said: Sequence[Said]) -> dict[str, np.ndarray]:

@@ -46,4 +46,7 @@ def _made_up(splits: Splits, params: Params, split: str, *, logits: bool) -> Pre
     scores = None
     if logits and build.classifier(params) is not None:
         scores = draw.standard_normal((len(archive), len(splits.archive("train").class_names)), dtype=np.float32)
-    return Predictions(embeddings, scores, archive.labels, archive.cameras)
+    margins = norms = None
+    if params.model_params.margin is not None:
+        margins, norms = draw.standard_normal((2, len(archive)), dtype=np.float32)
+    return Predictions(embeddings, scores, archive.labels, archive.cameras, margins, norms)

@@ -1,12 +1,19 @@
 """Contradictions between sections of params.json that each hold by themselves."""
 
+import math
+import re
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 
 from params.errors import Mistake
 from params.schema import Params
+from params.sugar import BATCH
 from trainer import build
+from trainer.losses import LOSSES
+from trainer.output import Loss
+from trainer.stages import Freezer, too_long
 
 CLASSES = 10  # any number serves to see whether the network can be built
 
@@ -30,13 +37,15 @@ def device_is_there(params: Params) -> Iterator[Mistake]:
             yield Mistake(("parallels", i), f"GPU {gpu} asked, this host has {there}; use [] for the CPU")
 
 
-def batch_is_p_times_k(params: Params) -> Iterator[Mistake]:
-    """batch_size says the same as P x K."""
+def batch_size_is_the_samplers(params: Params) -> Iterator[Mistake]:
+    """batch_size says the same as the sampler's own keys."""
     options = params.batch_sampling_params.choice.options
-    if params.batch_sampling_params.type == "pk" and params.batch_size != options["P"] * options["K"]:
-        p, k = options["P"], options["K"]
-        yield Mistake(("batch_size",), f"expected P x K = {p} x {k} = {p * k}, found {params.batch_size}; "
-                      "leave it out, or change P or K")
+    keys = BATCH.get(params.batch_sampling_params.type, ())
+    expected = math.prod(options[key] for key in keys)
+    if keys and params.batch_size != expected:
+        numbers = " x ".join(str(options[key]) for key in keys)
+        yield Mistake(("batch_size",), f"expected {' x '.join(keys)} = {numbers} = {expected}, found "
+                      f"{params.batch_size}; leave it out, or change {' or '.join(keys)}")
 
 
 def batch_has_two_images(params: Params) -> Iterator[Mistake]:
@@ -44,6 +53,40 @@ def batch_has_two_images(params: Params) -> Iterator[Mistake]:
     if params.batch_size == 1:
         yield Mistake(("batch_size",), "expected at least 2 images for batch norm to compare, found 1; raise it, or P "
                       "or K when class-balanced")
+
+
+def patterns_can_be_read(params: Params) -> Iterator[Mistake]:
+    """Names of weights are found by regular expressions."""
+    rules = [(("parameter_rules", i, "match"), rule.match) for i, rule in enumerate(params.parameter_rules)]
+    stages = [(("stages", i, "freeze", j), pattern)
+              for i, stage in enumerate(params.stages) for j, pattern in enumerate(stage.freeze)]
+    for path, pattern in [*rules, *stages]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Mistake(path, f"expected a regular expression, found {pattern!r}: {error}")
+
+
+def stages_fit_the_epochs(params: Params) -> Iterator[Mistake]:
+    """Every stage has epochs of the run."""
+    i = too_long(params)
+    if i is not None:
+        yield Mistake(("stages", i, "epochs"), f"the stages up to this one are longer than the run, which has epoch "
+                      f"{params.epoch}; shorten one, or raise epoch")
+
+
+def margins_are_made_and_read(params: Params) -> Iterator[Mistake]:
+    """Losses that read margins have a network that makes them, and the other way round."""
+    losses = [cast(type[Loss], LOSSES.load(section.type)) for section in params.losses]
+    reading = [i for i, loss in enumerate(losses) if loss.reads_margins]
+    made = params.model_params.margin is not None
+    if reading and not made:
+        name = params.losses[reading[0]].type
+        yield Mistake(("losses", reading[0]), f'"{name}" reads margins, and the network makes none; '
+                      'give model_params.margin, e.g. "nn"')
+    if made and not reading:
+        yield Mistake(("model_params", "margin"), "no loss reads the margins, so that they would never be trained; "
+                      'leave it out, or take a loss that does, e.g. "uc-tri-n"')
 
 
 def one_kind_of_classifier(params: Params) -> Iterator[Mistake]:
@@ -56,14 +99,21 @@ def one_kind_of_classifier(params: Params) -> Iterator[Mistake]:
 
 def network_can_be_built(params: Params) -> Iterator[Mistake]:
     """Backbone, neck, stripes and image size fit together, and so do each loss's keys."""
-    if list(one_kind_of_classifier(params)):
+    if list(one_kind_of_classifier(params)) or list(patterns_can_be_read(params)):
         return  # told by its own rule
     section = "model_params"
     try:
         with torch.device("meta"):
             network = build.network(params, CLASSES)
             section = "losses"
-            build.criterion(params, network, CLASSES)
+            criterion = build.criterion(params, network, CLASSES)
+            section = "stages"
+            freezer = Freezer(network, criterion)
+            for stage in params.stages:
+                freezer.freeze(stage.freeze)
+            freezer.freeze(())
+            section = "parameter_rules"
+            build.optimizer(params, network, criterion)
     except ValueError as error:
         yield _told(error, section)
 
@@ -79,9 +129,10 @@ def augmentation_can_be_built(params: Params) -> Iterator[Mistake]:
 def _told(error: ValueError, section: str) -> Mistake:
     """A plug-in's own words, which begin with the key that is wrong; else the section is put before them."""
     words = str(error)
-    named = words.startswith(("preprocess", "data_augmentation", "model_params", "losses"))
+    named = words.startswith(("preprocess", "data_augmentation", "model_params", "losses", "parameter_rules", "stages"))
     return Mistake(() if named else (section,), words)
 
 
-RULES = (one_process, device_is_there, batch_is_p_times_k, batch_has_two_images, one_kind_of_classifier,
-         augmentation_can_be_built, network_can_be_built)
+RULES = (one_process, device_is_there, batch_size_is_the_samplers, batch_has_two_images, patterns_can_be_read,
+         stages_fit_the_epochs, margins_are_made_and_read, one_kind_of_classifier, augmentation_can_be_built,
+         network_can_be_built)

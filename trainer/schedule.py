@@ -46,7 +46,7 @@ def cosine(total: int, *, min_factor: Annotated[
 
 
 class LearningRate:
-    """Factor on every group's learning rate, from the epoch and the step (both counted from 0)."""
+    """Factor on every group's learning rate, from the epoch and the step, both counted from 0 at the stage's begin."""
 
     def __init__(self, lr: Lr, *, unit: str, epochs: int, steps_per_epoch: int) -> None:
         self.unit = unit
@@ -57,7 +57,7 @@ class LearningRate:
         self._course: Course = SCHEDULES.build(lr.choice, total=max(length - self._offset, 1))
 
     def factor(self, epoch: int, step: int) -> float:
-        """Warm-up factor times the schedule's; `step` counts optimiser steps since the run began."""
+        """Warm-up factor times the schedule's; `step` counts optimiser steps."""
         t = epoch if self.unit == "epoch" else step
         return self._warmup_factor(t) * self._course(max(t - self._offset, 0))
 

@@ -13,7 +13,9 @@ from data.loader import TrainLoader
 from data.records import Batch, DataError
 from params.schema import Params
 from trainer import build
+from trainer.optim import set_learning_rate
 from trainer.snapshot import State
+from trainer.stages import Freezer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,19 +35,18 @@ class Training:
         self._resolved = resolved
         self.network = build.network(params, len(archive.class_names)).to(device)
         self.criterion = build.criterion(params, self.network, len(archive.class_names)).to(device)
-        if params.fine_tune:
-            self.network.freeze_backbone()
         if params.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = self._average() if params.ema_decay else None
         self.forward = torch.compile(self.network) if params.compile else self.network
         self.optimizer = build.optimizer(params, self.network, self.criterion)
+        self.freezer = Freezer(self.network, self.criterion)
         self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "fp16")
         self.loader = TrainLoader(
             archive, build.sampler(params, archive.labels), build.augmentation(params), seed=params.seed,
             workers=params.num_preprocess_workers, start_method=params.worker_start, pin_memory=device.type == "cuda")
         self.steps_per_epoch = -(-len(self.loader) // params.gradient_accumulation)
-        self.rate = build.learning_rate(params, self.steps_per_epoch)
+        self.stages = build.stages(params, self.steps_per_epoch)
 
     @property
     def steps(self) -> int:
@@ -61,6 +62,15 @@ class Training:
         """The arithmetic of the forward pass."""
         mixed = self.params.precision != "fp32"
         return torch.autocast(self.device.type, DTYPES[self.params.precision], enabled=mixed)
+
+    def begin_epoch(self) -> None:
+        """Training mode, with what rests in the epoch's stage at rest."""
+        self.freezer.freeze(self.stages.at(self.epoch).freeze)
+        self.network.train()
+
+    def set_rates(self) -> None:
+        """The learning rates of the next step."""
+        set_learning_rate(self.optimizer, self.stages.at(self.epoch).lr, self.stages.factor(self.epoch, self.step))
 
     def groups(self) -> Iterator[list[Batch]]:
         """The batches of the epoch's remaining steps, as many a step as gradients are accumulated over."""

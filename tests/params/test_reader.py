@@ -17,7 +17,7 @@ def said(read, content, *overrides):
 def test_defaults_fill_what_the_file_leaves_out(read):
     loaded = read({})
     assert loaded.params.epoch == 30
-    assert loaded.resolved["losses"] == [{"type": "softmax", "weight": 1.0}]
+    assert loaded.resolved["losses"] == [{"type": "softmax", "weight": 1.0, "of": "batch"}]
     assert loaded.resolved["model_params"]["last_stride"] == 1  # a key of the backbone itself
     assert loaded.origins["epoch"] == "default"
 
@@ -67,7 +67,7 @@ def test_all_mistakes_are_said_at_once_with_path_and_remedy(read):
     ]
     assert said(read, {"losses": [{"type": "triplet", "marginn": 0.3, "zzz": 1}]}) == [
         'params.json: losses[0].marginn: no such key for "triplet"; did you mean "margin"?',
-        'params.json: losses[0].zzz: no such key for "triplet"; there are adaptive_weight, margin, type, weight',
+        'params.json: losses[0].zzz: no such key for "triplet"; there are adaptive_weight, margin, of, type, weight',
     ]
 
 
@@ -191,7 +191,7 @@ GENERAL = {
     ("pretrain_snapshot.path=/old.pth", ("pretrain_snapshot", "path"), "/old.pth"),
     ("losses[1].margin=0.5", ("losses", 1, "margin"), 0.5),
     ("tri_loss_margin=0.5", ("losses", -1, "margin"), 0.5),
-    ('losses=[{"type":"softmax"}]', ("losses",), [{"type": "softmax", "weight": 1.0}]),
+    ('losses=[{"type":"softmax"}]', ("losses",), [{"type": "softmax", "weight": 1.0, "of": "batch"}]),
     ("batch_sampling_params.type=pk", ("batch_sampling_params", "type"), "pk"),
     ("batch_sampling_params.class_balanced=false", ("batch_sampling_params", "type"), "random"),
 ])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from data.records import Batch
-from params.plugin import Choice
+from params.schema import ModelParams
 from trainer.model import build_embedder
 from trainer.output import Output
 
@@ -21,22 +21,36 @@ def images():
 
 @pytest.fixture
 def make_embedder():
-    """A network for 64 x 32 images; the names are those of the tables."""
+    """A network for 64 x 32 images; the names are those of the tables, further keys those of model_params."""
     def make(backbone="mobilenet_v3_small", pooling="avg", neck="bnneck", *, feature_dim=None, parts=0,
-             classifier="linear", num_classes=5, seed=0):
+             classifier="linear", num_classes=5, seed=0, **keys):
         torch.manual_seed(seed)
+        params = ModelParams.model_validate({
+            "backbone": backbone, "pooling": {"type": pooling}, "neck": {"type": neck}, "feature_dim": feature_dim,
+            "pcb_n_parts": parts, **keys})
         return build_embedder(
-            Choice(backbone), Choice(pooling), Choice(neck), feature_dim=feature_dim, parts=parts,
-            classifier=classifier, num_classes=num_classes, height=64, width=32,
+            params, classifier=classifier, num_classes=num_classes, height=64, width=32,
             mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     return make
+
+
+def leaves_of(output):
+    """Every tensor of an output."""
+    values = [value for value in vars(output).values() if value is not None]
+    return [tensor for value in values for tensor in (value if isinstance(value, list) else [value])]
+
+
+@pytest.fixture
+def leaves():
+    """An output -> every tensor of it."""
+    return leaves_of
 
 
 @pytest.fixture
 def make_output(make_batch):
     """A network's output in float64 for `p` identities of `k` images, and the batch it belongs to.
 
-    Features, embedding and every branch's logits are leaves; logits are cosines for a "cosine" classifier.
+    Every tensor is a leaf; for a "cosine" classifier logits are cosines, and come with lengths.
     """
     def make(p=4, k=3, *, dim=5, branches=1, classifier="linear", seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -47,8 +61,12 @@ def make_output(make_batch):
         logits = [draw(p) for _ in range(branches)]
         if classifier == "cosine":
             logits = [F.normalize(part) for part in logits]
-        output = Output(draw(dim * branches), draw(dim * branches), logits)
-        for tensor in (output.features, output.embedding, *output.logits):
+        lengths = class_lengths = None
+        if classifier == "cosine":
+            lengths, class_lengths = ([draw(1)[:, 0].abs() + 5 for _ in range(branches)],
+                                      [draw(1)[:p, 0].abs() + 1 for _ in range(branches)])
+        output = Output(draw(dim * branches), draw(dim * branches), logits, 0.1 * draw(1)[:, 0], lengths, class_lengths)
+        for tensor in leaves_of(output):
             tensor.requires_grad_()
         labels = torch.arange(p).repeat_interleave(k)
         return output, make_batch(labels)
@@ -67,10 +85,10 @@ def make_batch():
 
 @pytest.fixture
 def output_of():
-    """An output with these logits of its branches, and with `vectors` as features and embedding."""
+    """An output with these logits of its branches, and with `vectors` as features, embedding and what has lengths."""
     def make(*logits, vectors=None):
         vectors = torch.zeros(len(logits[0]), 1) if vectors is None else vectors
-        return Output(vectors, vectors, list(logits) or None)
+        return Output(vectors, vectors, list(logits) or None, lengths=[vectors.norm(dim=1)] * len(logits))
     return make
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from trainer.criterion import Criterion, classifier_of
+from data.records import Batch
+from trainer.criterion import Criterion, Term, classifier_of
 from trainer.losses.am_softmax import AMSoftmax
 from trainer.losses.softmax import Softmax
 from trainer.losses.triplet import Triplet
@@ -21,7 +22,7 @@ class Proxies(Loss):
 
 def test_the_total_is_the_weighted_sum_and_every_term_is_reported_by_name(make_output):
     output, batch = make_output()
-    total, scalars = Criterion([("softmax", 1.0, Softmax()), ("triplet", 0.5, Triplet())])(output, batch)
+    total, scalars = Criterion([Term("softmax", Softmax()), Term("triplet", Triplet(), 0.5)])(output, batch)
     softmax, triplet = Softmax()(output, batch), Triplet()(output, batch)
     torch.testing.assert_close(total, softmax.value + 0.5 * triplet.value)
     torch.testing.assert_close(scalars["loss/softmax"], softmax.value.detach())
@@ -32,7 +33,7 @@ def test_the_total_is_the_weighted_sum_and_every_term_is_reported_by_name(make_o
 
 
 def test_losses_of_one_name_are_numbered_from_the_second_on(make_output):
-    criterion = Criterion([("triplet", 1.0, Triplet()), ("triplet", 1.0, Triplet(on="embedding"))])
+    criterion = Criterion([Term("triplet", Triplet()), Term("triplet", Triplet(on="embedding"))])
     _, scalars = criterion(*make_output())
     assert {name for name in scalars if name.startswith("loss/")} == {"loss/triplet", "loss/triplet_2"}
     assert scalars["loss/triplet"] != scalars["loss/triplet_2"]
@@ -41,14 +42,14 @@ def test_losses_of_one_name_are_numbered_from_the_second_on(make_output):
 def test_the_loss_that_is_not_finite_is_found_by_its_name(make_output):
     output, batch = make_output()
     broken = Output(output.features * float("nan"), output.embedding, output.logits)
-    total, scalars = Criterion([("softmax", 1.0, Softmax()), ("triplet", 1.0, Triplet())])(broken, batch)
+    total, scalars = Criterion([Term("softmax", Softmax()), Term("triplet", Triplet())])(broken, batch)
     assert total.isnan()
     assert [n for n, s in scalars.items() if n.startswith("loss/") and not s.isfinite()] == ["loss/triplet"]
 
 
 def test_parameters_of_losses_are_named_and_kept_and_read_wide_margins(make_output):
     output, batch = make_output()
-    criterion = Criterion([("proxies", 2.0, Proxies())])
+    criterion = Criterion([Term("proxies", Proxies(), 2.0)])
     assert set(criterion.state_dict()) == {"losses.proxies.proxies"}
     margins = torch.full((2,), 0.1, dtype=torch.bfloat16)
     total, _ = criterion(Output(output.features, output.embedding, None, margins), batch)
@@ -59,9 +60,17 @@ def test_parameters_of_losses_are_named_and_kept_and_read_wide_margins(make_outp
 
 def test_every_loss_is_told_the_step():
     losses = [AMSoftmax(margin=[0.1, 0.2], step=10), AMSoftmax(margin=[0.3, 0.4], step=20)]
-    criterion = Criterion([("am_softmax", 1.0, loss) for loss in losses])
+    criterion = Criterion([Term("am_softmax", loss) for loss in losses])
     criterion.set_step(15)
     assert [loss.margin for loss in losses] == [0.2, 0.3]
+
+
+def test_a_term_of_the_anchors_sees_the_first_third(make_output):
+    output, batch = make_output(p=3, k=2)
+    _, scalars = Criterion([Term("softmax", Softmax(), of="anchors"), Term("softmax", Softmax())])(output, batch)
+    first = Output(output.features[:2], output.embedding[:2], [output.logits[0][:2]])
+    assert scalars["loss/softmax"] == Softmax()(first, Batch(*(column[:2] for column in batch))).value
+    assert scalars["loss/softmax"] != scalars["loss/softmax_2"]
 
 
 @pytest.mark.parametrize("losses, kind", [

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from params.plugin import Choice
-from trainer.criterion import Criterion
+from trainer.criterion import Criterion, Term
 from trainer.losses import LOSSES
-from trainer.output import Output
+from trainer.output import Output, each
 
 
 @pytest.fixture(params=LOSSES)
@@ -16,23 +16,19 @@ def loss(request):
     return LOSSES.build(Choice(request.param), embedding_dim=5, num_classes=4)
 
 
-def leaves(output):
-    return [output.features, output.embedding, *output.logits]
+@pytest.fixture
+def gradients(leaves):
+    """Of a loss in every tensor of the output that it reads."""
+    def of(loss, output, batch):
+        found = torch.autograd.grad(loss(output, batch).value, leaves(output), allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+    return of
 
 
-def gradients(loss, output, batch):
-    value = loss(output, batch).value
-    return torch.autograd.grad(value, leaves(output), allow_unused=True)
-
-
-def of(output, change):
-    return Output(change(output.features), change(output.embedding), [change(z) for z in output.logits])
-
-
-def test_a_loss_from_its_defaults_is_a_scalar_with_finite_gradients(loss, make_output):
+def test_a_loss_from_its_defaults_is_a_scalar_with_finite_gradients(loss, make_output, gradients):
     output, batch = make_output(branches=2, classifier=loss.classifier)
     assert loss(output, batch).value.shape == ()
-    found = [grad for grad in gradients(loss, output, batch) if grad is not None]
+    found = gradients(loss, output, batch)
     assert found and all(grad.isfinite().all() and grad.abs().sum() > 0 for grad in found)
 
 
@@ -48,7 +44,7 @@ def test_a_loss_gives_the_same_bits_twice(loss, make_output):
     assert torch.equal(loss(output, batch).value, copy.deepcopy(loss)(output, batch).value)
 
 
-def test_a_loss_leaves_what_it_was_given_as_it_was(loss, make_output):
+def test_a_loss_leaves_what_it_was_given_as_it_was(loss, make_output, leaves):
     output, batch = make_output(classifier=loss.classifier)
     before = [leaf.detach().clone() for leaf in leaves(output)]
     loss(output, batch)
@@ -58,30 +54,30 @@ def test_a_loss_leaves_what_it_was_given_as_it_was(loss, make_output):
 def test_a_loss_does_not_depend_on_the_order_of_the_batch(loss, make_output, make_batch):
     output, batch = make_output(classifier=loss.classifier)
     order = torch.randperm(len(batch.labels), generator=torch.Generator().manual_seed(0))
-    shuffled = loss(of(output, lambda t: t[order]), make_batch(batch.labels[order]))
+    shuffled = loss(each(lambda t: t[order], output), make_batch(batch.labels[order]))
     torch.testing.assert_close(shuffled.value, loss(output, batch).value)
 
 
 @pytest.mark.parametrize("p, k", [(1, 6), (6, 1), (1, 1)])
-def test_a_batch_of_one_class_or_of_single_images_gives_finite_numbers(loss, make_output, p, k):
+def test_a_batch_of_one_class_or_of_single_images_gives_finite_numbers(loss, make_output, gradients, p, k):
     output, batch = make_output(p, k, classifier=loss.classifier)
     value, scalars = loss(output, batch)
     assert value.isfinite() and all(scalar.isfinite() for scalar in scalars.values())
-    assert all(grad.isfinite().all() for grad in gradients(loss, output, batch) if grad is not None)
+    assert all(grad.isfinite().all() for grad in gradients(loss, output, batch))
 
 
-def test_a_batch_of_one_repeated_image_gives_finite_numbers(loss, make_output):
+def test_a_batch_of_one_repeated_image_gives_finite_numbers(loss, make_output, gradients):
     output, batch = make_output(classifier=loss.classifier)
-    same = of(output, lambda t: t[:1].expand(len(batch.labels), -1).detach().clone().requires_grad_())
+    same = each(lambda t: t[:1].expand(t.shape).detach().clone().requires_grad_(), output)
     assert loss(same, batch).value.isfinite()
-    assert all(grad.isfinite().all() for grad in gradients(loss, same, batch) if grad is not None)
+    assert all(grad.isfinite().all() for grad in gradients(loss, same, batch))
 
 
 def test_a_loss_of_half_precision_outputs_is_computed_in_single(loss, make_output):
     output, batch = make_output(classifier=loss.classifier)
-    halves = of(output, lambda t: t.detach().to(torch.bfloat16))
-    singles = of(halves, lambda t: t.float())
-    criterion = Criterion([("it", 1.0, loss)])
+    halves = each(lambda t: t.detach().to(torch.bfloat16), output)
+    singles = each(lambda t: t.float(), halves)
+    criterion = Criterion([Term("it", loss)])
     with torch.autocast("cpu", torch.bfloat16):
         total, scalars = criterion(halves, batch)
     assert total.dtype == torch.float32

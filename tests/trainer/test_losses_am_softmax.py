@@ -9,10 +9,8 @@ from trainer.losses.am_softmax import AMSoftmax
 
 def by_loops(output, labels, margin, scale):
     total = 0.0
-    parts = output.embedding.chunk(len(output.logits), dim=1)
-    for part, cosines in zip(parts, output.logits, strict=True):
-        for x, row, label in zip(part.tolist(), cosines.tolist(), labels.tolist(), strict=True):
-            length = math.hypot(*x)
+    for lengths, cosines in zip(output.lengths, output.logits, strict=True):
+        for length, row, label in zip(lengths.tolist(), cosines.tolist(), labels.tolist(), strict=True):
             z = [scale * cos if scale else length * cos for cos in row]
             cos = row[label]
             z[label] = scale * (cos - margin) if scale else length * ((1 + margin) * cos - margin)

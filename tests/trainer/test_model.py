@@ -5,8 +5,10 @@ from torch import nn
 
 from params.plugin import Choice
 from trainer.backbones.backbone import Backbone
-from trainer.model import Branch, Embedder
+from trainer.branch import Branch
+from trainer.model import Embedder, mean_of_mirrored, part_of
 from trainer.necks import NECKS, NoNeck
+from trainer.output import Output
 from trainer.pooling import POOLINGS, Average
 
 
@@ -126,14 +128,6 @@ def test_features_are_taken_before_the_batch_norm_and_the_embedding_after_it(nec
         torch.testing.assert_close(embedding.std(dim=0), torch.ones(module.dim), atol=0.1, rtol=0)
 
 
-def test_dropout_zeroes_the_embedding_in_training_only():
-    torch.manual_seed(0)
-    module = NECKS.build(Choice("linear+bn+dropout"), channels=4, feature_dim=50)
-    features, embedding = module(torch.randn(20, 4))
-    assert 0.4 < (embedding == 0).float().mean() < 0.6
-    assert not (features == 0).any() and not (module.eval()(torch.randn(20, 4))[1] == 0).any()
-
-
 def test_bnneck_never_shifts_and_its_classifier_has_no_bias(images, make_embedder):
     embedder = make_embedder()
     optimizer = torch.optim.SGD(embedder.parameters(), lr=0.1, weight_decay=0.1)
@@ -180,28 +174,101 @@ def test_cosines_are_not_rounded_to_half_precision(images, make_embedder):
     assert torch.equal(output.logits[0], F.normalize(output.embedding.float()) @ vectors.T)
 
 
-@pytest.mark.parametrize("classifier", ["linear", "cosine", None])
-def test_every_parameter_is_in_one_group(make_embedder, classifier):
-    embedder = make_embedder("resnet18", "gem", "linear+bn", feature_dim=8, parts=2, classifier=classifier)
-    groups = embedder.parameter_groups()
-    grouped = [id(p) for group in groups.values() for p in group]
-    assert sorted(grouped) == sorted(id(p) for p in embedder.parameters())
-    assert {id(p) for p in groups["backbone"]} == {id(p) for p in embedder.backbone.parameters()}
-    assert {id(branch.pooling.p) for branch in embedder.branches} <= {id(p) for p in groups["neck"]}
-    assert len(groups["classifier"]) == {"linear": 4, "cosine": 2, None: 0}[classifier]
+def test_every_weight_has_a_part(make_embedder):
+    embedder = make_embedder("resnet18", "gem", "linear+bn", feature_dim=8, parts=2)
+    parts = {name: part_of(name) for name, _ in embedder.named_parameters()}
+    assert {name for name in parts if parts[name] == "backbone"} == {
+        f"backbone.{name}" for name, _ in embedder.backbone.named_parameters()}
+    assert parts["branches.1.pooling.p"] == parts["branches.0.neck.norm.bias"] == "neck"
+    assert sorted(name for name in parts if parts[name] == "classifier") == [
+        f"branches.{i}.classifier.{kind}" for i in (0, 1) for kind in ("bias", "weight")]
 
 
-def test_a_frozen_backbone_stays_as_it_is_while_the_rest_trains(images, make_embedder):
+def test_modules_at_rest_keep_their_statistics(images, make_embedder):
     embedder = make_embedder()
-    embedder.freeze_backbone()
-    before = {name: value.clone() for name, value in embedder.state_dict().items()}
-    embedder.train()
+    embedder.rest([embedder.backbone])
+    before = {name: value.clone() for name, value in embedder.named_buffers()}
+    embedder.train()(images)
+    changed = {name for name, value in embedder.named_buffers() if not torch.equal(value, before[name])}
+    own = {f"branches.0.neck.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert changed == own
+
+
+@pytest.mark.parametrize("frozen, weights_train", [("stats", True), ("all", False)])
+def test_frozen_batch_norms_keep_their_statistics_or_their_weights_too(images, make_embedder, frozen, weights_train):
+    embedder = make_embedder("resnet18", bn_freeze=frozen).train()
+    before = embedder.backbone.bn1.running_mean.clone()
     embedder(images).logits[0].square().sum().backward()
-    torch.optim.SGD([p for p in embedder.parameters() if p.requires_grad], lr=1.0).step()
-    changed = {name for name, value in embedder.state_dict().items() if not torch.equal(value, before[name])}
-    assert {"branches.0.classifier.weight", "branches.0.neck.norm.running_mean"} <= changed
-    assert not [name for name in changed if name.startswith("backbone.")]
-    assert embedder.eval().branches[0].training is False
+    assert torch.equal(embedder.backbone.bn1.running_mean, before)
+    assert (embedder.backbone.bn1.weight.grad is not None) is weights_train
+    assert embedder.backbone.conv1.weight.grad is not None
+
+
+def test_the_classifier_alone_sees_the_dropout(images, make_embedder):
+    embedder = make_embedder(neck="linear+bn+dropout", feature_dim=8).train()
+    output = embedder(images)
+    assert (output.embedding != 0).all()
+    clean = embedder.branches[0].classifier(output.embedding)
+    assert not torch.allclose(output.logits[0], clean)
+
+
+def test_the_global_branch_pools_the_maximum_of_the_whole_map(images, make_embedder):
+    embedder = make_embedder("resnet18", neck="linear", feature_dim=8, parts=2, pcb_global_dim=3).eval()
+    with torch.no_grad():
+        whole = embedder.backbone((images.float() - embedder.mean) / embedder.std).amax(dim=(2, 3))
+        output = embedder(images)
+    torch.testing.assert_close(output.embedding[:, 8:], embedder.branches[2].neck.linear(whole))
+    assert embedder.embedding_dim == 11 and len(output.logits) == 3
+
+
+def test_a_global_branch_without_stripes_is_refused(make_embedder):
+    with pytest.raises(ValueError, match="^model_params.pcb_global_dim: goes with stripes, got pcb_n_parts 0"):
+        make_embedder(neck="linear", feature_dim=8, pcb_global_dim=3)
+
+
+def test_random_branches_are_dropped_in_training_and_one_always_stays(images, make_embedder):
+    embedder = make_embedder("resnet18", neck="none", parts=4, random_drop_branches=4, classifier="cosine")
+    counts = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        output = embedder.train()(images)
+        assert len(output.logits) == len(output.lengths) == len(output.class_lengths)
+        counts.add(len(output.logits))
+    assert counts <= {1, 2, 3} and len(counts) > 1
+    assert len(embedder.eval()(images).logits) == 4
+
+
+def test_what_is_used_may_be_the_vector_before_the_neck(images, make_embedder):
+    before, after = (make_embedder(neck="linear+bn", feature_dim=8, neck_feature=where).eval()(images)
+                     for where in ("before", "after"))
+    assert torch.equal(before.embedding, after.features)
+    assert not torch.equal(after.embedding, after.features)
+
+
+def test_parts_at_one_length_count_alike(images, make_embedder):
+    output = make_embedder("resnet18", neck="none", parts=2, part_norm=True).eval()(images)
+    lengths = torch.stack([part.norm(dim=1) for part in output.embedding.chunk(2, dim=1)])
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_mirror_images_have_one_embedding_where_it_is_of_both(images, make_embedder):
+    embedder = make_embedder(flip=True).eval()
+    output, mirrored = embedder(images), embedder(images.flip(3))
+    torch.testing.assert_close(output.embedding, mirrored.embedding)
+    torch.testing.assert_close(output.logits[0], mirrored.logits[0])
+    plain = make_embedder().eval()
+    vectors = [plain(pixels).embedding for pixels in (images, images.flip(3))]
+    together = F.normalize(F.normalize(vectors[0]) + F.normalize(vectors[1]))
+    torch.testing.assert_close(F.normalize(output.embedding), together)
+    length = (vectors[0].norm(dim=1) + vectors[1].norm(dim=1)) / 2
+    torch.testing.assert_close(output.embedding.norm(dim=1), length)
+
+
+def test_the_mirrored_embedding_is_the_golden_one(golden):
+    case = golden["004_flip_tta_feature"]
+    one, other = (Output(vectors, vectors) for vectors in map(torch.tensor, case["inputs"].values()))
+    found = F.normalize(mean_of_mirrored(one, other).embedding)
+    torch.testing.assert_close(found, torch.tensor(case["outputs"]["feature"]), atol=1e-6, rtol=0)
 
 
 def test_mean_and_deviation_are_no_weights(make_embedder):

@@ -125,6 +125,7 @@ def test_every_kind_of_network_says_the_same_at_every_batch_size(name, tmp_path)
             expected["logits"] = sum(output.logits) / len(output.logits)
         if output.margins is not None:
             expected["margins"] = output.margins
+            expected["norms"] = output.features.norm(dim=1)
         assert said.keys() == expected.keys()
         for key, value in expected.items():
             np.testing.assert_allclose(said[key], value.numpy(), rtol=1e-4, atol=2e-5)

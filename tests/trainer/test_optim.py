@@ -6,11 +6,20 @@ import pytest
 import torch
 
 from params import Choice
+from params.schema import Lr, ParameterRule
 from trainer.optim import OPTIMIZERS, build_optimizer, set_learning_rate
 
 
-def make(name, groups, rates, **options):
-    return build_optimizer(Choice(name, options), groups, rates, weight_decay=0.01)
+def make(name, weights, rules=(), **options):
+    """An optimiser over weights by name; the part is the name's beginning."""
+    named = [(key.split(".")[0], key, weight) for key, weight in weights.items()]
+    optimizer = build_optimizer(Choice(name, options), named, [ParameterRule(**rule) for rule in rules], 0.01)
+    set_learning_rate(optimizer, Lr(base_lr=0.1, fc_lr=0.2), 1.0)
+    return optimizer
+
+
+def weight(**options):
+    return torch.nn.Parameter(torch.ones(1), **options)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -22,10 +31,10 @@ def test_every_optimiser_goes_downhill_and_resumes_exactly(name):
             optimizer.step()
 
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = make(name, {"backbone": [weight]}, {"backbone": 0.01})
+    optimizer = make(name, {"backbone.w": weight}, [{"match": "w", "lr": 0.01}])
     steps(optimizer, weight, 3)
     copy = torch.nn.Parameter(weight.detach().clone())
-    resumed = make(name, {"backbone": [copy]}, {"backbone": 0.01})
+    resumed = make(name, {"backbone.w": copy}, [{"match": "w", "lr": 0.01}])
     resumed.load_state_dict(deepcopy(optimizer.state_dict()))
     steps(optimizer, weight, 3)
     steps(resumed, copy, 3)
@@ -33,16 +42,28 @@ def test_every_optimiser_goes_downhill_and_resumes_exactly(name):
     assert (weight ** 2).sum() < 5.0
 
 
-def test_groups_keep_their_names_and_rates_and_frozen_weights_are_left_out():
-    moving, frozen = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1), requires_grad=False)
-    optimizer = make("sgd", {"backbone": [frozen], "neck": [moving, frozen]}, {"backbone": 0.1, "neck": 0.2})
-    (group,) = optimizer.param_groups
-    assert (group["name"], group["lr"], group["params"]) == ("neck", 0.2, [moving])
+def test_the_backbone_has_its_own_rate_and_what_cannot_train_is_left_out():
+    moving, still = weight(), weight(requires_grad=False)
+    optimizer = make("sgd", {"backbone.w": weight(), "neck.w": moving, "neck.bias": still, "losses.c": weight()})
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert rates == {"backbone": (0.1, 0.01), "neck": (0.2, 0.01), "losses": (0.2, 0.01)}
+    assert optimizer.param_groups[1]["params"] == [moving]
+
+
+def test_of_the_rules_that_find_a_name_the_last_counts():
+    rules = [{"match": "bias", "weight_decay": 0.0, "lr_factor": 2.0}, {"match": "^losses", "lr": 0.5}]
+    optimizer = make("sgd", {"backbone.w": weight(), "backbone.bias": weight(), "losses.bias": weight()}, rules)
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert rates == {"backbone": (0.1, 0.01), "backbone:bias": (0.2, 0.0), "losses:^losses": (0.5, 0.01)}
+
+
+def test_a_rule_that_finds_no_weight_is_refused():
+    with pytest.raises(ValueError, match=r'^parameter_rules\[0\].match: "bnn" finds no weight; names are like'):
+        make("sgd", {"backbone.w": weight()}, [{"match": "bnn", "lr": 0.1}])
 
 
 def test_the_factor_scales_every_group_s_own_rate():
-    groups = {name: [torch.nn.Parameter(torch.ones(1))] for name in ("backbone", "classifier")}
-    optimizer = make("adam", groups, {"backbone": 0.1, "classifier": 1.0})
-    set_learning_rate(optimizer, 0.5)
-    set_learning_rate(optimizer, 0.1)
+    optimizer = make("adam", {"backbone.w": weight(), "classifier.w": weight()})
+    set_learning_rate(optimizer, Lr(base_lr=0.1, fc_lr=1.0), 0.5)
+    set_learning_rate(optimizer, Lr(base_lr=0.1, fc_lr=1.0), 0.1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.1])

@@ -103,7 +103,7 @@ def test_a_file_that_takes_one_batch_size_is_caught(by_network, pixels):
 
 
 def test_a_missing_output_is_caught(network, by_network, pixels):
-    with pytest.raises(ProofError, match="embeddings, logits, margins expected, the file has emb"):
+    with pytest.raises(ProofError, match="embeddings, logits, margins, norms expected, the file has emb"):
         prove(by_network, run_network(network, logits=False), pixels)
 
 

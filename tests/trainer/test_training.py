@@ -29,7 +29,8 @@ def training(params, figures):
 def stepped(training):
     """Take one step; the scalars, and the names of the weights that moved."""
     before = {name: weight.detach().clone() for name, weight in training.network.named_parameters()}
-    training.network.train()
+    training.begin_epoch()
+    training.set_rates()
     scalars, _ = take_step(training, next(training.groups()))
     moved = {name for name, weight in training.network.named_parameters() if not torch.equal(weight, before[name])}
     assert all(torch.isfinite(weight).all() for weight in training.network.parameters())
@@ -76,10 +77,14 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(training):
     both = training(**plain)
     batches = next(both.groups())
     start = [weight.detach().clone() for weight in both.network.branches.parameters()]
+    both.begin_epoch()
+    both.set_rates()
     take_step(both, batches)
     steps = []
     for batch in batches:
         single = training(**plain)
+        single.begin_epoch()
+        single.set_rates()
         take_step(single, [batch])
         weights = single.network.branches.parameters()
         steps.append([weight.detach() - was for weight, was in zip(weights, start, strict=True)])
@@ -108,6 +113,7 @@ def test_averaged_weights_lie_between_the_first_and_the_last(training):
 
 def test_the_backbone_and_the_rest_have_their_own_rates(training):
     rates = training(lr={"base_lr": 1e-3, "fc_lr": 1e-1})
+    rates.set_rates()
     assert {group["name"]: group["lr"] for group in rates.optimizer.param_groups} == {
         "backbone": 1e-3, "neck": 1e-1, "classifier": 1e-1}
 

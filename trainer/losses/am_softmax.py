@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.logits import accuracy, branch_logits
+from trainer.losses.logits import accuracy, branch_lengths, branch_logits
 from trainer.output import Loss, LossValue, Output
 
 Margin = Annotated[float, Field(ge=0)]
@@ -51,8 +51,7 @@ class AMSoftmax(Loss):
     def forward(self, output: Output, batch: Batch) -> LossValue:
         cosines = branch_logits(output)
         own = F.one_hot(batch.labels, cosines[0].shape[1])
-        parts = output.embedding.chunk(len(cosines), dim=1)
-        logits = [self._with_margin(cos, part, own) for cos, part in zip(cosines, parts, strict=True)]
+        logits = self._with_margin(cosines, branch_lengths(output), own)
         terms = [F.cross_entropy(z, batch.labels) for z in logits]
         scalars = {
             "accuracy": accuracy(cosines, batch.labels),
@@ -60,8 +59,8 @@ class AMSoftmax(Loss):
         }
         return LossValue(torch.stack(terms).sum(), scalars)
 
-    def _with_margin(self, cosines: Tensor, part: Tensor, own: Tensor) -> Tensor:
+    def _with_margin(self, cosines: list[Tensor], lengths: list[Tensor], own: Tensor) -> list[Tensor]:
         if self.scale:
-            return self.scale * (cosines - self.margin * own)
-        lengths: Tensor = torch.linalg.vector_norm(part, dim=1, keepdim=True)
-        return lengths * (cosines - self.margin * own * (1 - cosines))
+            return [self.scale * (cos - self.margin * own) for cos in cosines]
+        return [length[:, None] * (cos - self.margin * own * (1 - cos))
+                for cos, length in zip(cosines, lengths, strict=True)]

@@ -13,6 +13,13 @@ def branch_logits(output: Output) -> list[Tensor]:
     return output.logits
 
 
+def branch_lengths(output: Output) -> list[Tensor]:
+    """One (B,) per branch: the length of what a cosine classifier compared; ValueError where there is none."""
+    if output.lengths is None:
+        raise ValueError("losses: a loss of cosines needs the lengths of what they compare, and there are none")
+    return output.lengths
+
+
 @torch.no_grad()
 def accuracy(logits: list[Tensor], labels: Tensor) -> Tensor:
     """Share of the images whose class has the largest mean probability over the branches."""

@@ -1,0 +1,46 @@
+"""One head of the network: a part of the feature map -> features, embedding and logits."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainer.classifiers import Cosine
+from trainer.necks import Neck
+
+
+class Part(NamedTuple):
+    """What one branch says."""
+
+    features: Tensor  # (B, D)
+    embedding: Tensor  # (B, D)
+    logits: Tensor | None  # (B, K)
+    lengths: Tensor | None  # (B,) of the embedding, where the logits are cosines
+    class_lengths: Tensor | None  # (K,) of the classes' weights, likewise
+
+
+class Branch(nn.Module):
+    """A part of the map, (B, C, h, w) -> Part; with `feature_bn`, batch norm without shift comes before the neck."""
+
+    def __init__(
+        self, pooling: nn.Module, neck: Neck, classifier: nn.Module | None, *, feature_bn: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.norm = nn.Identity() if feature_bn is None else nn.BatchNorm1d(feature_bn)
+        if feature_bn is not None:
+            self.norm.bias.requires_grad_(False)
+        self.neck = neck
+        self.dropout = nn.Dropout(neck.dropout)
+        self.classifier = classifier
+
+    def forward(self, part: Tensor) -> Part:
+        features, embedding = self.neck(self.norm(self.pooling(part)))
+        if self.classifier is None:
+            return Part(features, embedding, None, None, None)
+        seen = self.dropout(embedding)
+        lengths, class_lengths = None, None
+        if isinstance(self.classifier, Cosine):
+            lengths = torch.linalg.vector_norm(seen.float(), dim=1)
+            class_lengths = torch.linalg.vector_norm(self.classifier.weight, dim=1)
+        return Part(features, embedding, self.classifier(seen), lengths, class_lengths)
