@@ -160,8 +160,8 @@ def _sections() -> list[type[Plugin]]:
 def _where(section: type[Section]) -> str:
     """The path of a section in params.json."""
     return {
-        "Optimizer": "optimizer", "Lr": "lr", "Margin": "model_params.margin", "Pooling": "model_params.pooling", "Neck": "model_params.neck",
-        "ModelParams": "model_params", "Sampling": "batch_sampling_params", "LossSection": "losses[]",
-        "Evaluation": "evaluation_params", "Augmentation": "data_augmentation", "Preprocess": "preprocess",
-        "ParameterRule": "parameter_rules[]", "Stage": "stages[]",
+        "Optimizer": "optimizer", "Lr": "lr", "Margin": "model_params.margin", "Pooling": "model_params.pooling",
+        "Neck": "model_params.neck", "ModelParams": "model_params", "Sampling": "batch_sampling_params",
+        "LossSection": "losses[]", "Evaluation": "evaluation_params", "Augmentation": "data_augmentation",
+        "Preprocess": "preprocess", "ParameterRule": "parameter_rules[]", "Stage": "stages[]",
     }[section.__name__]
