@@ -28,7 +28,9 @@ def identical(left, right):
 
 
 EXTRAS = {"snapshot_every": 2, "ema_decay": 0.9, "gradient_accumulation": 2, "gradient_clip": 5.0, "epoch": 8,
-          "evaluation_params": {"type": "market_evaluate", "every": 2}}
+          "evaluation_params": {"type": "market_evaluate", "every": 2},
+          "stages": [{"freeze": ["^backbone"], "epochs": 2}],
+          "parameter_rules": [{"match": "bias$", "weight_decay": 0.0, "lr_factor": 2.0}]}
 
 
 def test_a_run_killed_at_ten_random_steps_ends_as_the_unbroken_one(params, train, train_until, tmp_path):
@@ -84,14 +86,14 @@ def test_a_longer_run_is_trained_on_from_its_end(params, train, tmp_path):
 
 
 def test_a_resumed_run_takes_new_rates_and_goes_on_in_the_background(params, train, train_until, tmp_path):
-    path = params(epoch=10_000, evaluation_params=None, snapshot_every=1)
+    path = params(epoch=10_000, evaluation_params=None, snapshot_every=1, lr={"base_lr": 1e-3})
     train_until("step 3/", signal.SIGKILL, "train", path, "--sub_working_dir", "exp1")
     resumed = train("resume_train", path, "--detach", "--set", "lr.base_lr=0.0005", "--set", "weight_decay=0.01")
     assert (resumed.returncode, "running" in resumed.stdout) == (0, True), resumed.stderr
     assert train("resume_train", path).returncode == 4
     assert train("stop_train", path).returncode == 0
     (group, *_) = states(tmp_path, "exp1", best=False)[0]["optimizer"]["param_groups"]
-    assert (group["base_lr"], group["weight_decay"]) == (0.0005, 0.01)
+    assert (group["lr"], group["weight_decay"]) == (0.0005, 0.01)
     assert json.loads((tmp_path / "runs" / "exp1" / "params.json").read_text())["lr"]["base_lr"] == 0.0005
 
 

@@ -19,6 +19,19 @@ from trainer.rules import RULES
      "batch_size: expected P x K = 2 x 4 = 8, found 9; leave it out, or change P or K"),
     ({"device": "cuda", "parallels": []},
      'device: expected a GPU id in "parallels" beside "cuda", found []; e.g. "parallels": [0]'),
+    ({"parameter_rules": [{"match": "(", "lr": 0.1}]},
+     "parameter_rules[0].match: expected a regular expression, found '(': missing ), unterminated subpattern at "
+     "position 0"),
+    ({"parameter_rules": [{"match": "bnn", "lr": 0.1}]},
+     'parameter_rules[0].match: "bnn" finds no weight; names are like backbone.conv1.weight, '
+     "branches.0.neck.norm.bias, losses.softmax.weight"),
+    ({"stages": [{"freeze": ["bckbone"], "epochs": 1}]},
+     'stages: freeze "bckbone" finds no weight; names are like backbone.conv1.weight, branches.0.neck.norm.bias, '
+     "losses.softmax.weight"),
+    ({"stages": [{"freeze": ["backbone"], "epochs": 3}]},
+     "stages[0].epochs: the stages up to this one are longer than the run, which has epoch 2; shorten one, or raise "
+     "epoch"),
+    ({"fine_tune": True, "stages": []}, 'fine_tune: short for "stages", which is given too; keep one'),
 ])
 def test_a_contradiction_is_told_in_one_line(params, keys, line):
     with pytest.raises(ParamsError) as caught:
