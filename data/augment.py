@@ -108,9 +108,9 @@ class RandomErasing(_Option):
 class Augment:
     """From an encoded image to one random (height, width, 3) uint8 variant of it at the network's size.
 
-    In this order: a random part (resized crop; else the resize, zero padding and a random crop, in mode
-    "centre_crop" from the whole resized image), mirror, rotation, colours, noise, erasing. With all of it
-    off, in mode "stretch", it is the preprocessing itself.
+    In this order: a random part (resized crop; else the resize, zero padding and a random crop of the whole
+    resized image), mirror, rotation, colours, noise, erasing. With all of it off, where the resize leaves
+    nothing to cut, it is the preprocessing itself.
     """
 
     def __init__(

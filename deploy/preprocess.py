@@ -77,16 +77,18 @@ def _of_16_bits(grey: np.ndarray) -> Image.Image:
 class Preprocessing:
     """From an image of any size to the network's (height, width, 3) uint8 RGB.
 
-    "stretch" ignores the aspect ratio. "centre_crop" keeps it: the short side becomes `resize` (None: the
-    image just covers the network's size) and the centre is cut out, like torchvision's Resize and CenterCrop.
+    The image is first brought to `resize`, one number for both sides or (height, width); None is the network's
+    size. "stretch" ignores the aspect ratio, "centre_crop" keeps it and just covers that size, so that a number
+    is the short side. The centre is then cut out: torchvision's Resize and CenterCrop.
     `mean` and `std` are fractions of 255 per channel; the network applies them, not this class.
     """
 
     height: int
     width: int
     _: KW_ONLY
-    mode: Annotated[Mode, "stretch to the network's size, or scale and cut out the centre"] = "stretch"
-    resize: Annotated[int | None, "with centre_crop: short side before the cut; null = just cover"] = None
+    mode: Annotated[Mode, "stretch, or keep the aspect ratio and cut out the centre"] = "stretch"
+    resize: Annotated[int | Sequence[int] | None, "size before the centre is cut out: a number for both sides (with "
+                      "centre_crop the short one), or [height, width]; null = the network's"] = None
     interpolation: Annotated[Interpolation, "of the resize, which is antialiased"] = "bilinear"
     mean: Annotated[Sequence[float], "of each channel in 0..1; ImageNet's"] = (0.485, 0.456, 0.406)
     std: Annotated[Sequence[float], "of each channel in 0..1; ImageNet's"] = (0.229, 0.224, 0.225)
@@ -94,6 +96,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for channels in ("mean", "std"):  # JSON has lists only; tuples keep the frozen object hashable
             object.__setattr__(self, channels, tuple(map(float, getattr(self, channels))))
+        if isinstance(self.resize, Sequence):
+            object.__setattr__(self, "resize", tuple(self.resize))
         for wrong in self._mistakes():
             raise ValueError(f"preprocess.{wrong}")
 
@@ -106,7 +110,7 @@ class Preprocessing:
         return np.array(self.crop(resized, left, top))
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """The image at the size from which the network's is cut; under "stretch" it is the network's."""
+        """The image at the size from which the network's is cut."""
         width, height = self._size_before_crop(image.width, image.height)
         if width * height > PIXEL_LIMIT:  # a thread-like image, scaled until its short side fits
             raise ImageError(f"image of {image.width} x {image.height}: too thin for mode {self.mode}, "
@@ -124,7 +128,8 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """All that is needed to see the same pixels elsewhere, as plain JSON types."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
-        return self._facts() | chosen | {"mean": list(self.mean), "std": list(self.std)}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items()}
+        return self._facts() | plain
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Self:
@@ -145,16 +150,22 @@ class Preprocessing:
     def _facts(self) -> dict[str, Any]:
         return {"decoder": "pillow", "colour": "rgb", "antialias": self.interpolation != "nearest"}
 
+    def _sides(self) -> Sequence[int]:
+        """(height, width) that the image is stretched to, or has to cover."""
+        if self.resize is None:
+            return self.height, self.width
+        return (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+
     def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
+        least_height, least_width = self._sides()
         if self.mode == "stretch":
-            return self.width, self.height
-        least_width, least_height = (self.resize, self.resize) if self.resize else (self.width, self.height)
+            return least_width, least_height
         if height * least_width >= width * least_height:
             return least_width, height * least_width // width
         return width * least_height // height, least_height
 
     def _mistakes(self) -> list[str]:
-        longer = max(self.height, self.width)
+        least, sides = (self.height, self.width), self._sides()
         rules = {
             f"height, width: at least 1 expected, got {self.height} x {self.width}":
                 min(self.height, self.width) >= 1,
@@ -162,10 +173,9 @@ class Preprocessing:
                 self.mode in get_args(Mode),
             f"interpolation: one of {get_args(Interpolation)} expected, got {self.interpolation!r}":
                 self.interpolation in get_args(Interpolation),
-            f'resize: only mode "centre_crop" takes it, the mode is {self.mode!r}':
-                self.resize is None or self.mode == "centre_crop",
-            f"resize: {longer}, the network's longer side, to {RESIZE_LIMIT} expected, got {self.resize}":
-                self.resize is None or longer <= self.resize <= RESIZE_LIMIT,
+            f"resize: a number or [height, width], at least {self.height} x {self.width}, the network's, and at most "
+            f"{RESIZE_LIMIT} expected, got {self.resize}":
+                len(sides) == 2 and all(low <= side <= RESIZE_LIMIT for low, side in zip(least, sides, strict=True)),
             f"mean: three numbers from 0 to 1 expected, got {list(self.mean)}":
                 len(self.mean) == 3 and all(0 <= level <= 1 for level in self.mean),
             f"std: three numbers above 0 expected, got {list(self.std)}":

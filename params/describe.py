@@ -16,7 +16,9 @@ EXPECTED = {
     "finite_number": "a finite number",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "is_instance_of": "a list",  # of Sequence, the only class that a key is held against
     "list_type": "a list",
+    "sequence_str": "a list",
     "model_type": "an object",
     "model_attributes_type": "an object",
     "none_required": "null",

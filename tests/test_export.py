@@ -194,7 +194,7 @@ def test_a_record_that_is_no_image_ends_with_3_and_its_name(run, edit, capsys, t
 
 @pytest.mark.parametrize(("keys", "said"), [
     ({"weight_decay": "much", "momentum": "none"}, "; export it with the Kiln that trained it"),
-    ({"preprocess": {"mode": "centre_crop", "resize": 9999}}, "preprocess.resize: 32, "),
+    ({"preprocess": {"mode": "centre_crop", "resize": 9999}}, "preprocess.resize: "),
     ({"evaluation_params": {"type": "gone.score"}}, 'evaluator "gone.score" cannot be imported'),
 ])
 def test_params_that_hold_elsewhere_only_end_with_2(run, edit, capsys, keys, said):

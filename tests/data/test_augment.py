@@ -96,6 +96,16 @@ def test_centre_crop_mode_cuts_anywhere_from_the_resized_image():
     assert set(variants(augment, ramp, 200)[:, 0, 0, 0]) == {10 * left for left in range(9)}
 
 
+def test_a_stretch_to_more_than_the_networks_size_is_cut_anywhere():
+    ramp = np.tile(np.arange(24, dtype=np.uint8) * 10, (24, 1))
+    drawn = variants(Augment(Preprocessing(16, 16, resize=[24, 20])), ramp, 300)
+    whole = np.array(Image.fromarray(ramp).convert("RGB").resize((20, 24), Image.Resampling.BILINEAR))
+    offsets = {tuple(variant[0, :, 0]) for variant in drawn}
+    assert offsets == {tuple(whole[0, left:left + 16, 0]) for left in range(5)}
+    columns = variants(Augment(Preprocessing(16, 16, resize=[24, 20])), ramp.T.copy(), 300)[:, :, 0, 0]
+    assert len({tuple(column) for column in columns}) == 9
+
+
 def test_rotation_stays_within_its_degrees_and_turns_both_ways():
     square = Preprocessing(65, 65)
     bar = np.zeros((65, 65), np.uint8)

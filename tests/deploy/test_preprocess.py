@@ -167,9 +167,32 @@ def test_centre_crop_of_an_oblong_network_just_covers_it(photo):
     np.testing.assert_array_equal(cropped, np.array(expected))
 
 
+@pytest.mark.parametrize("resize, sides", [(24, (24, 24)), ([20, 26], (20, 26))])
+def test_a_stretch_to_more_than_the_networks_size_is_torchvisions_resize_and_centre_crop(photo, resize, sides):
+    from trainer.vision import torchvision
+    transforms = torchvision.transforms
+    peer = transforms.Compose([transforms.Resize(sides), transforms.CenterCrop((18, 16))])
+    preprocessing = Preprocessing(18, 16, resize=resize)
+    np.testing.assert_array_equal(preprocessing(encoded(photo)), np.array(peer(photo)))
+
+
+def test_centre_crop_covers_a_pair_of_sides_and_keeps_the_aspect_ratio(photo):
+    # 40 x 30 must cover 12 x 24: four fifths of it, 32 x 24, of which the middle remains.
+    expected = photo.resize((32, 24), Image.Resampling.BILINEAR).crop((11, 2, 21, 22))
+    cropped = Preprocessing(20, 10, mode="centre_crop", resize=[24, 12])(encoded(photo))
+    np.testing.assert_array_equal(cropped, np.array(expected))
+
+
 def test_a_thread_like_image_is_refused_instead_of_filling_the_memory():
     with pytest.raises(ImageError, match="image of 1 x 30000: too thin"):
         Preprocessing(224, 224, mode="centre_crop")(np.zeros((30_000, 1), np.uint8))
+
+
+def test_a_pair_of_sides_survives_json():
+    preprocessing = Preprocessing(224, 224, resize=[256, 240])
+    described = json.loads(json.dumps(preprocessing.to_dict()))
+    assert described["resize"] == [256, 240]
+    assert Preprocessing.from_dict(described) == preprocessing
 
 
 def test_the_dict_survives_json_and_names_what_is_fixed():
@@ -197,9 +220,11 @@ def test_a_dict_that_asks_for_other_pixels_is_refused(change, message):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"resize": 256}, r"preprocess\.resize: only mode \"centre_crop\" takes it"),
-    ({"mode": "centre_crop", "resize": 200}, r"preprocess\.resize: 256, .* to 4096 expected, got 200"),
-    ({"mode": "centre_crop", "resize": 1_000_000}, r"preprocess\.resize: 256, .* to 4096 expected, got 1000000"),
+    ({"resize": 200}, r"preprocess\.resize: .* at least 256 x 128, .* at most 4096 expected, got 200"),
+    ({"resize": [256, 127]}, r"preprocess\.resize: .* at least 256 x 128, .* expected, got \(256, 127\)"),
+    ({"resize": [256, 256, 256]}, r"preprocess\.resize: a number or \[height, width\], .*, got \(256, 256, 256\)"),
+    ({"mode": "centre_crop", "resize": 200}, r"preprocess\.resize: .* at least 256 x 128, .* expected, got 200"),
+    ({"mode": "centre_crop", "resize": 1_000_000}, r"preprocess\.resize: .* at most 4096 expected, got 1000000"),
     ({"interpolation": "cubic"}, r"preprocess\.interpolation: one of"),
     ({"mean": [0.5]}, r"preprocess\.mean: three numbers from 0 to 1 expected, got \[0.5\]"),
     ({"mean": [123.7, 116.3, 103.5]}, r"preprocess\.mean"),
@@ -218,9 +243,9 @@ def test_an_empty_network_size_is_refused():
 def test_the_keyword_arguments_are_the_keys_of_params():
     options = options_of(Preprocessing)
     assert list(options.model_fields) == ["mode", "resize", "interpolation", "mean", "std"]
-    given = {"mode": "centre_crop", "resize": 256, "mean": [0.5, 0.5, 0.5]}
-    parsed = options.model_validate(given).model_dump()
-    assert Preprocessing(224, 224, **parsed) == Preprocessing(224, 224, **given)
+    for given in ({"mode": "centre_crop", "resize": 256, "mean": [0.5, 0.5, 0.5]}, {"resize": [256, 240]}):
+        parsed = options.model_validate(given).model_dump()
+        assert Preprocessing(224, 224, **parsed) == Preprocessing(224, 224, **given)
     with pytest.raises(ValueError, match="std"):
         options.model_validate({"std": "0.5"})
 

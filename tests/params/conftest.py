@@ -1,6 +1,7 @@
 """A small menu of plug-ins, and params.json files written for one test."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pytest
@@ -29,12 +30,16 @@ def nothing():
     """A plug-in without options."""
 
 
+def sized(*, resize: int | Sequence[int] | None = None):
+    """The keys of a preprocessing, with a list or a number."""
+
+
 def evaluate(*, ap: Literal["standard", "trapezoid"] = "standard"):
     """An evaluator's options."""
 
 
 MENU = {
-    "augmentation": {"images": "plain"}, "preprocessing": {"images": "nothing"},
+    "augmentation": {"images": "plain"}, "preprocessing": {"images": "sized"},
     "backbone": {"resnet18": "last_stride", "resnet50": "last_stride"}, "pooling": {"avg": "nothing", "gem": "nothing"},
     "neck": {"none": "nothing", "linear": "nothing", "bnneck": "nothing"},
     "optimizer": {"sgd": "plain", "adam": "plain"},

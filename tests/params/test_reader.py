@@ -80,6 +80,8 @@ def test_all_mistakes_are_said_at_once_with_path_and_remedy(read):
     ({"losses": []}, "losses: expected at least 1 entries, found []"),
     ({"losses": [{"weight": 1.0}]}, "losses[0].type: needed, and missing"),
     ({"precision": "fp8"}, "precision: expected 'fp32', 'bf16' or 'fp16', found \"fp8\""),
+    ({"preprocess": {"resize": "256"}}, 'preprocess.resize: expected a whole number or a list, found "256"'),
+    ({"preprocess": {"resize": True}}, "preprocess.resize: expected a whole number or a list, found true"),
     ({"epoch": 1.5}, "epoch: expected a whole number, found 1.5"),
     ({"parallels": [0, -1]}, "parallels[1]: expected a number >= 0, found -1"),
     ({"model_params": {"backbone": "resnet18", "last_strid": 1}},
