@@ -12,7 +12,7 @@ from trainer.backbones.backbone import Backbone
 from trainer.model import Embedder
 from trainer.snapshot import FORMAT, deployed_weights
 
-IMAGENET_CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.")  # as torchvision and timm call them
+IMAGENET_CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "aux1.", "aux2.")  # torchvision's and timm's names
 BACKBONE = "backbone."  # before the names of a backbone's tensors in an Embedder
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import trainer.vision
 from params.plugin import Choice
 from trainer.backbones import BACKBONES
 from trainer.pretrained import load_imagenet
@@ -45,6 +46,23 @@ def test_a_training_step_gives_every_parameter_a_finite_gradient(backbone):
     backbone.train()(torch.randn(4, 3, 64, 32)).square().sum().backward()
     gradients = {name: p.grad for name, p in backbone.named_parameters()}
     assert [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("name, options, classifier", [
+    ("resnet18", {}, "fc"),
+    ("densenet121", {}, "classifier"),
+    # transform_input, as torchvision has it where it loads its own weights
+    ("googlenet", {"aux_logits": False, "transform_input": True, "init_weights": False}, "fc"),
+])
+def test_a_trunk_holds_all_that_torchvisions_network_does_before_its_pooling(name, options, classifier):
+    torch.manual_seed(1)
+    network = trainer.vision.torchvision.models.get_model(name, weights=None, **options).eval()
+    trunk = build(name, **({"last_stride": 2} if name == "resnet18" else {})).eval()
+    trunk.load_state_dict(network.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        logits = getattr(network, classifier)(trunk(images).mean(dim=(2, 3)))
+        torch.testing.assert_close(logits, network(images))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -148,6 +149,26 @@ def test_an_imagenet_file_gives_the_backbone_and_leaves_out_the_classifier(path)
     assert report.coverage == 1
     assert report.unexpected == [f"classifier.{i}.{kind}" for i in (0, 3) for kind in ("weight", "bias")]
     assert "only in the file: classifier.0.weight, " in str(report)
+
+
+def test_googlenets_file_is_taken_without_its_three_classifiers(path):
+    torch.manual_seed(1)
+    whole = trainer.vision.torchvision.models.get_model("googlenet", weights=None, init_weights=False).state_dict()
+    torch.save(whole, path)
+    here = backbone("googlenet")
+    report = load_imagenet(here, path)
+    assert {name.partition(".")[0] for name in report.unexpected} == {"aux1", "aux2", "fc"}
+    assert_same_weights(here, whole)
+
+
+def test_the_old_names_in_densenets_file_are_todays(path):
+    state = torchvision_file("densenet121", path)
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): tensor for name, tensor in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save({name: tensor for name, tensor in old.items() if not name.endswith("num_batches_tracked")}, path)
+    here = backbone("densenet121")
+    assert load_imagenet(here, path).missing == []
+    assert_same_weights(here, state)
 
 
 def test_an_imagenet_file_older_than_the_counters_of_batch_norm_is_complete(path):

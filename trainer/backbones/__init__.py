@@ -2,7 +2,7 @@
 
 from params.plugin import Table
 
-_TRUNK = "trainer.backbones.backbone:Trunk"
+_TRUNK = "trainer.backbones.backbone:trunk"
 _RESNET = "trainer.backbones.backbone:resnet"
 _TIMM = "trainer.backbones.timm_model:TimmModel"
 
@@ -22,6 +22,8 @@ BACKBONES = BackboneTable("backbone", {
     "resnet152": _RESNET,
     "mobilenet_v3_small": _TRUNK,
     "mobilenet_v3_large": _TRUNK,
+    "densenet121": "trainer.backbones.densenet:DenseNet",
+    "googlenet": "trainer.backbones.googlenet:GoogLeNet",
     "efficientnet_b0": _TRUNK,
     "efficientnet_b1": _TRUNK,
     "efficientnet_b2": _TRUNK,

@@ -26,13 +26,13 @@ class Backbone(nn.Module):
 
 
 class Trunk(Backbone):
-    """Everything of a torchvision network that comes before its global pooling."""
+    """Everything of a network that comes before its global pooling."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()
         self.name = name
-        layers = dict(torchvision.models.get_model(name, weights=None).named_children())
-        for child in takewhile(lambda child: child != "avgpool", layers):
+        layers = dict(network.named_children())
+        for child in takewhile(lambda child: child not in ("avgpool", "classifier"), layers):
             self.add_module(child, layers[child])
         *_, classifier = layers.values()
         self.channels = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
@@ -43,12 +43,17 @@ class Trunk(Backbone):
         return images
 
 
+def trunk(name: str) -> Trunk:
+    """Everything of torchvision's network of this name that comes before its global pooling."""
+    return Trunk(name, torchvision.models.get_model(name, weights=None))
+
+
 def resnet(name: str, *, last_stride: Annotated[
         Literal[1, 2], "stride of the last stage; 1 keeps twice the rows and columns"] = 1) -> Trunk:
     """A ResNet; `last_stride` 1 keeps twice the rows and columns in its last stage, as re-ID networks do."""
-    trunk = Trunk(name)
+    layers = trunk(name)
     if last_stride == 1:
-        for module in trunk.get_submodule("layer4.0").modules():  # the shortcut strides as well
+        for module in layers.get_submodule("layer4.0").modules():  # the shortcut strides as well
             if isinstance(module, nn.Conv2d):
                 module.stride = (1, 1)
-    return trunk
+    return layers
