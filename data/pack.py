@@ -170,7 +170,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         source.add_argument("--skip_corrupt", action="store_true", help="leave corrupt images out")
         source.add_argument("--overwrite", action="store_true", help="replace the archives that OUT holds")
         for option, field in SOURCES.options(name).model_fields.items():
-            source.add_argument(f"--{option}", default=argparse.SUPPRESS, help=f"default: {field.default}")
+            source.add_argument(f"--{option}", default=argparse.SUPPRESS,
+                                help=f"{field.description} (default: {field.default})".replace("%", "%%"))
 
 
 def _choice(arguments: argparse.Namespace) -> Choice:

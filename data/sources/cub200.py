@@ -1,13 +1,14 @@
 """CUB-200-2011 (Wah et al., The Caltech-UCSD Birds-200-2011 Dataset): lists in text files, and images/."""
 
 from pathlib import Path
-from typing import Literal
 
 from data.records import DataError
 from data.sources import Item, Split
+from data.sources.fine_grained import SplitBy, by_classes, by_images
+from data.sources.lists import lines_of
 
 
-def cub200(root: Path, *, split: Literal["classes", "official"] = "classes") -> dict[str, Split]:
+def cub200(root: Path, *, split: SplitBy = "classes") -> dict[str, Split]:
     """Zero-shot retrieval: the first half of the classes is train, the others test.
 
     split="official" follows train_test_split.txt instead: train and val, each over all classes.
@@ -18,15 +19,8 @@ def cub200(root: Path, *, split: Literal["classes", "official"] = "classes") -> 
     classes = list(class_names.values())
     if split == "official":
         trained = _List(root / "train_test_split.txt")
-        return {"train": Split([item for image, item in items.items() if trained[image] == "1"], classes),
-                "val": Split([item for image, item in items.items() if trained[image] != "1"], classes)}
-    half = len(classes) // 2
-    return {"train": _of_classes(items, classes[:half]), "test": _of_classes(items, classes[half:])}
-
-
-def _of_classes(items: dict[str, Item], classes: list[str]) -> Split:
-    wanted = set(classes)
-    return Split([item for item in items.values() if item.class_name in wanted], classes)
+        return by_images(((item, trained[image] == "1") for image, item in items.items()), classes)
+    return by_classes(items.values(), classes)
 
 
 class _List(dict[str, str]):
@@ -35,13 +29,10 @@ class _List(dict[str, str]):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; give the root of CUB-200-2011 as it is unpacked")
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            key, _, value = line.strip().partition(" ")
+        for line in lines_of(path):
+            key, _, value = line.text.partition(" ")
             if not value or key in self:
-                raise DataError(f"{path}:{number}: expected a new number and a value, got {line!r}; "
-                                "take the file from the original set")
+                raise line.wrong("a new number and a value")
             self[key] = value
 
     def __missing__(self, key: str) -> str:

@@ -10,12 +10,11 @@ from pydantic import Field
 from data.records import DataError
 from data.sources import Item, Split, image_files
 
+Holdout = Annotated[float, Field(ge=0, lt=1), "fraction of each class's images that becomes val, in a set without"]
 
-def folder(root: Path, *, holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> dict[str, Split]:
-    """Train, and val and test where the set has them, over the classes of train.
 
-    holdout: the fraction of each class's training images that becomes val, in a set without ROOT/val.
-    """
+def folder(root: Path, *, holdout: Holdout = 0.0) -> dict[str, Split]:
+    """Train, and val and test where the set has them, over the classes of train."""
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if present and "train" not in present:
         raise DataError(f"{root / present[0]}: there is no folder train beside it; its classes count, add it")

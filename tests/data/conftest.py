@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from data.archive import Meta, Record, write_archive
+from data.sources import SOURCES
+from params.plugin import Choice
 
 
 def encoded_image(seed: int, size: tuple[int, int] = (16, 24), kind: str = "JPEG") -> bytes:
@@ -36,5 +38,24 @@ def make_archive(tmp_path):
                    for i, (label, camera) in enumerate(zip(labels, cameras, strict=True)))
         write_archive(path, records, Meta("folder", split, [f"c{k}" for k in range(max(labels) + 1)]))
         return path
+
+    return make
+
+
+@pytest.fixture
+def read():
+    """(source, root, **options) -> its splits."""
+    return lambda name, root, **options: SOURCES.build(Choice(name, options), root=root)
+
+
+@pytest.fixture
+def touch():
+    """(root, *paths) -> the root, with an empty file at each path."""
+
+    def make(root: Path, *paths: str) -> Path:
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch()
+        return root
 
     return make
