@@ -12,6 +12,7 @@ from params.plugin import Table
 # A source is called with the root folder, and its options by keyword, and gives {split name: Split}.
 SOURCES = Table("source", {
     "cub200": "data.sources.cub200:cub200",
+    "dukemtmc": "data.sources.dukemtmc:dukemtmc",
     "folder": "data.sources.folder:folder",
     "market1501": "data.sources.market1501:market1501",
 })
@@ -33,6 +34,11 @@ class Split(NamedTuple):
     items: Sequence[Item]
     class_names: Sequence[str]
     left_out: int = 0  # junk images that are not among the items
+
+
+def home_of(root: Path, *names: str) -> str:
+    """The folder of a set below the root: the first of these that is there, else the root itself, "."."""
+    return next((name for name in names if (root / name).is_dir()), ".")
 
 
 def image_files(root: Path, directory: str) -> list[str]:
