@@ -50,7 +50,7 @@ class Lr(Plugin):
     fc_lr: Annotated[Rate | None, Field(
         description="learning rate of neck, classifier and losses; null = base_lr")] = None
     unit: Annotated[Literal["epoch", "step"] | None, Field(
-        description="what warmup and decay_step count; null = step when batches are class-balanced, else epoch",
+        description="what warmup and decay_step count; null = step with the sampler pk, else epoch",
     )] = None
     warmup: Annotated[int, Field(ge=0, le=10**9, description="length of the linear warm-up, in units; 0 = none")] = 0
     warmup_factor: Annotated[Share | None, Field(

@@ -1,7 +1,7 @@
 """Short and historical spellings of params.json, rewritten into the general form."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from params.errors import Mistake, Path, dotted
@@ -27,8 +27,10 @@ SHORT_FOR: dict[Path, Path] = {
     ("batch_sampling_params", "class_balanced"): ("batch_sampling_params", "type"),
     ("fine_tune",): ("stages",),
 }
-BATCH = {  # the keys whose product is the batch size, by sampler
+BATCH: dict[str, tuple[str | int, ...]] = {  # numbers, and keys for numbers, whose product is the batch size
     "pk": ("P", "K"),
+    "pk_prop": ("P", "K"),
+    "triplet_items": (3, "anchors"),
 }
 
 
@@ -171,10 +173,15 @@ def _class_balanced(result: Rewritten) -> None:
 def _derived_batch_size(result: Rewritten) -> None:
     """Where the sampler's own keys tell how many images a batch holds, batch_size need not say it again."""
     sampling = _section(result, "batch_sampling_params")
-    factors = [sampling.get(key) for key in BATCH.get(str(sampling.get("type")), ())]
+    factors = batch_factors(sampling.get("type"), sampling)
     if factors and all(isinstance(factor, int) for factor in factors) and "batch_size" not in result.raw:
         result.raw["batch_size"] = math.prod(factors)
         result.sugared.add(("batch_size",))
+
+
+def batch_factors(sampler: Any, options: Mapping[str, Any]) -> list[Any]:
+    """What the batch size is the product of, by the sampler's own keys; nothing where they do not tell it."""
+    return [options.get(factor) if isinstance(factor, str) else factor for factor in BATCH.get(str(sampler), ())]
 
 
 def _fine_tune(result: Rewritten) -> None:

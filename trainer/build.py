@@ -89,8 +89,8 @@ def criterion(params: Params, embedder: Embedder, num_classes: int) -> Criterion
 
 
 def stages(params: Params, steps_per_epoch: int) -> Stages:
-    """What trains when and at which rates; class-balanced batches count steps, others epochs, unless told."""
-    unit = "epoch" if params.batch_sampling_params.type == "random" else "step"
+    """What trains when and at which rates; the sampler "pk" counts steps, others epochs, unless told."""
+    unit = "step" if params.batch_sampling_params.type == "pk" else "epoch"
     return Stages(params, unit, steps_per_epoch)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from params.errors import Mistake
 from params.schema import Params
-from params.sugar import BATCH
+from params.sugar import BATCH, batch_factors
 from trainer import build
 from trainer.losses import LOSSES
 from trainer.output import Loss
@@ -39,13 +39,14 @@ def device_is_there(params: Params) -> Iterator[Mistake]:
 
 def batch_size_is_the_samplers(params: Params) -> Iterator[Mistake]:
     """batch_size says the same as the sampler's own keys."""
-    options = params.batch_sampling_params.choice.options
-    keys = BATCH.get(params.batch_sampling_params.type, ())
-    expected = math.prod(options[key] for key in keys)
-    if keys and params.batch_size != expected:
-        numbers = " x ".join(str(options[key]) for key in keys)
-        yield Mistake(("batch_size",), f"expected {' x '.join(keys)} = {numbers} = {expected}, found "
-                      f"{params.batch_size}; leave it out, or change {' or '.join(keys)}")
+    sampler, options = params.batch_sampling_params.choice
+    factors = batch_factors(sampler, options)
+    expected = math.prod(factors)
+    if factors and params.batch_size != expected:
+        names, numbers = (" x ".join(map(str, row)) for row in (BATCH[sampler], factors))
+        keys = " or ".join(name for name in BATCH[sampler] if isinstance(name, str))
+        yield Mistake(("batch_size",), f"expected {names} = {numbers} = {expected}, found {params.batch_size}; leave "
+                      f"it out, or change {keys}")
 
 
 def batch_has_two_images(params: Params) -> Iterator[Mistake]:

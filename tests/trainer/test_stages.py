@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from params.schema import Params
+from trainer import build
 from trainer.criterion import Criterion, Term
 from trainer.losses.softmax import Softmax
 from trainer.stages import Freezer, Stages, too_long
@@ -98,3 +99,10 @@ def test_a_part_of_the_backbone_may_rest(frozen):
 def test_a_pattern_that_finds_nothing_is_refused(frozen):
     with pytest.raises(ValueError, match='^stages: freeze "backbne" finds no weight; names are like backbone'):
         frozen(["backbne"])
+
+
+@pytest.mark.parametrize(("sampler", "unit"), [
+    ({"type": "pk", "P": 2, "K": 4}, "step"), ({"type": "pk_prop", "P": 2, "K": 4}, "epoch"), ({}, "epoch")])
+def test_rates_count_steps_under_the_sampler_pk_and_epochs_under_others(sampler, unit):
+    params = Params.model_validate({"batches_dir": "there", "batch_sampling_params": sampler})
+    assert build.stages(params, 10).at(0).course.unit == unit
