@@ -15,6 +15,7 @@ SOURCES = Table("source", {
     "dukemtmc": "data.sources.dukemtmc:dukemtmc",
     "folder": "data.sources.folder:folder",
     "market1501": "data.sources.market1501:market1501",
+    "msmt17": "data.sources.msmt17:msmt17",
 })
 SPLITS = ("train", "query", "gallery", "val", "test")
 
