@@ -16,6 +16,7 @@ SOURCES = Table("source", {
     "folder": "data.sources.folder:folder",
     "market1501": "data.sources.market1501:market1501",
     "msmt17": "data.sources.msmt17:msmt17",
+    "sop": "data.sources.sop:sop",
 })
 SPLITS = ("train", "query", "gallery", "val", "test")
 
