@@ -14,6 +14,7 @@ SOURCES = Table("source", {
     "cub200": "data.sources.cub200:cub200",
     "dukemtmc": "data.sources.dukemtmc:dukemtmc",
     "folder": "data.sources.folder:folder",
+    "inshop": "data.sources.inshop:inshop",
     "market1501": "data.sources.market1501:market1501",
     "msmt17": "data.sources.msmt17:msmt17",
     "sop": "data.sources.sop:sop",

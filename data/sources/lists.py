@@ -44,8 +44,9 @@ def lines_of(path: Path) -> list[Line]:
     return lines
 
 
-def below_header(lines: list[Line], names: str) -> list[Line]:
-    """The lines after the first, which must give the names of the columns."""
-    if lines[0].text.split() != names.split():
-        raise lines[0].wrong(f"the header {names}")
-    return lines[1:]
+def below_header(lines: list[Line], names: str, above: int = 0) -> list[Line]:
+    """The lines after the header, which stands after `above` lines and must give the names of the columns."""
+    header = lines[min(above, len(lines) - 1)]
+    if header.text.split() != names.split():
+        raise header.wrong(f"the header {names}")
+    return lines[above + 1:]
