@@ -65,7 +65,7 @@ def make_output(make_batch):
         if classifier == "cosine":
             lengths, class_lengths = ([draw(1)[:, 0].abs() + 5 for _ in range(branches)],
                                       [draw(1)[:p, 0].abs() + 1 for _ in range(branches)])
-        output = Output(draw(dim * branches), draw(dim * branches), logits, 0.1 * draw(1)[:, 0], lengths, class_lengths)
+        output = Output(draw(dim), draw(dim), logits, 0.1 * draw(1)[:, 0], lengths, class_lengths)
         for tensor in leaves_of(output):
             tensor.requires_grad_()
         labels = torch.arange(p).repeat_interleave(k)

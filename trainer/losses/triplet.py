@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
+from trainer.losses.vectors import On
 from trainer.output import Loss, LossValue, Output
 
 ACTIVE = 1e-3  # loss above which a triplet still counts as one to learn from
@@ -29,7 +30,7 @@ class Triplet(Loss):
         margin: Annotated[
             Annotated[float, Field(ge=0)] | Literal["soft_margin"], "by how much negatives must be farther"] = 0.3,
         adaptive_weight: Annotated[bool, "weigh all pairs by distance in place of the hardest"] = False,
-        on: Annotated[Literal["features", "embedding"], "before or after the neck's batch norm"] = "features",
+        on: On = "features",
         normalize: Annotated[bool, "bring vectors to unit length first"] = False,
     ) -> None:
         super().__init__()
