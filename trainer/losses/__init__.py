@@ -5,6 +5,7 @@ from params.plugin import Table
 LOSSES = Table("loss", {
     "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
     "focal": "trainer.losses.focal:Focal",
+    "histogram": "trainer.losses.histogram:Histogram",
     "softmax": "trainer.losses.softmax:Softmax",
     "triplet": "trainer.losses.triplet:Triplet",
 })
