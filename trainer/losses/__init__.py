@@ -4,6 +4,7 @@ from params.plugin import Table
 
 LOSSES = Table("loss", {
     "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
+    "circle": "trainer.losses.circle:Circle",
     "focal": "trainer.losses.focal:Focal",
     "histogram": "trainer.losses.histogram:Histogram",
     "softmax": "trainer.losses.softmax:Softmax",
