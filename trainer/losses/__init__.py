@@ -7,6 +7,7 @@ LOSSES = Table("loss", {
     "circle": "trainer.losses.circle:Circle",
     "focal": "trainer.losses.focal:Focal",
     "histogram": "trainer.losses.histogram:Histogram",
+    "instance": "trainer.losses.instance:Instance",
     "softmax": "trainer.losses.softmax:Softmax",
     "triplet": "trainer.losses.triplet:Triplet",
 })
