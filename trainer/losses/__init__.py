@@ -9,5 +9,6 @@ LOSSES = Table("loss", {
     "histogram": "trainer.losses.histogram:Histogram",
     "instance": "trainer.losses.instance:Instance",
     "softmax": "trainer.losses.softmax:Softmax",
+    "spectral": "trainer.losses.spectral:Spectral",
     "triplet": "trainer.losses.triplet:Triplet",
 })
