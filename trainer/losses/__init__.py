@@ -6,6 +6,7 @@ LOSSES = Table("loss", {
     "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
     "circle": "trainer.losses.circle:Circle",
     "focal": "trainer.losses.focal:Focal",
+    "hist": "trainer.losses.hist:Hist",
     "histogram": "trainer.losses.histogram:Histogram",
     "instance": "trainer.losses.instance:Instance",
     "softmax": "trainer.losses.softmax:Softmax",
