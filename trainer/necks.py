@@ -1,7 +1,8 @@
 """Necks: pooled (B, C) -> features (B, D) for metric losses, embedding (B, D) for classifier and use."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ NECKS = Table("neck", {
     "linear": "trainer.necks:Linear",
     "linear+bn": "trainer.necks:LinearBN",
     "linear+bn+dropout": "trainer.necks:LinearBNDropout",
+    "linear+ln": "trainer.necks:LinearLN",
+    "dropout+linear": "trainer.necks:DropoutLinear",
     "bnneck": "trainer.necks:BNNeck",
 })
 
@@ -79,6 +82,43 @@ class LinearBNDropout(LinearBN):
     ) -> None:
         super().__init__(channels, feature_dim)
         self.dropout = dropout
+
+
+class LinearLN(Linear):
+    """A linear layer, then layer norm without weights; features are the embedding."""
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__(channels, feature_dim)
+        self.norm = nn.LayerNorm(self.dim, elementwise_affine=False)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        features, _ = super().forward(pooled)
+        embedding = self.norm(features)
+        return embedding, embedding
+
+
+class DropoutLinear(Linear):
+    """Dropout of channels, then a linear layer that begins as torch's own do."""
+
+    def __init__(
+        self, channels: int, feature_dim: int | None, *,
+        dropout: Annotated[float, Field(ge=0, lt=1), "share of the channels left out in training"] = 0.7,
+        dropout_type: Annotated[
+            Literal["element", "shared"], "of each image by itself, or the same channels of a whole batch"] = "element",
+    ) -> None:
+        super().__init__(channels, feature_dim)
+        self.linear.reset_parameters()
+        self.drop = nn.Dropout(dropout) if dropout_type == "element" else SharedDropout(dropout)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.drop(pooled))
+
+
+class SharedDropout(nn.Dropout):
+    """Dropout of the same channels for every row of a batch, (B, C) -> (B, C)."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return pooled * super().forward(torch.ones_like(pooled[:1])) if self.training else pooled
 
 
 class BNNeck(Neck):

@@ -22,7 +22,7 @@ class Pixels(Backbone):
 
 
 def dim_of(name):
-    return 6 if name.startswith("linear") else None
+    return 6 if "linear" in name else None
 
 
 def test_pixels_are_scaled_to_0_1_less_the_mean_over_the_deviation():
@@ -116,7 +116,8 @@ def test_a_neck_in_evaluation_treats_every_row_alike(neck):
 
 
 @pytest.mark.parametrize("neck, normed", [
-    ("none", False), ("linear", False), ("linear+bn", True), ("linear+bn+dropout", True), ("bnneck", True)])
+    ("none", False), ("linear", False), ("linear+bn", True), ("linear+bn+dropout", True), ("linear+ln", False),
+    ("dropout+linear", False), ("bnneck", True)])
 def test_features_are_taken_before_the_batch_norm_and_the_embedding_after_it(neck, normed):
     torch.manual_seed(0)
     options = {"dropout": 0.0} if neck.endswith("dropout") else {}
