@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from data.samplers.index import images_by_label
+from data.samplers.index import at_least, take
 
 
 class PK:
@@ -23,11 +23,8 @@ class PK:
         P: Annotated[int, Field(ge=1, le=10**6), "identities in a batch"],
         K: Annotated[int, Field(ge=1, le=10**6), "images of each identity"],
     ) -> None:
-        self._images, self._seed = list(images_by_label(labels).values()), seed
+        self._images, self._seed = at_least(P, labels), seed
         self._p, self._k = P, K
-        if len(self._images) < P:
-            raise ValueError(f"batch_sampling_params.P: {P} identities a batch asked, the train split has "
-                             f"{len(self._images)}; lower P")
 
     def __len__(self) -> int:
         return len(self._images) // self._p
@@ -36,9 +33,5 @@ class PK:
         """The epoch's batches of image indices, each (P * K,)."""
         rng = np.random.default_rng([self._seed, epoch])
         identities = rng.permutation(len(self._images))[:len(self) * self._p]
-        drawn = np.stack([self._draw(self._images[identity], rng) for identity in identities])
+        drawn = np.stack([take(self._images[identity], self._k, rng) for identity in identities])
         return list(drawn.reshape(len(self), self._p * self._k))  # (identities, K) -> (batches, P * K)
-
-    def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        again = rng.choice(images, max(self._k - len(images), 0))
-        return np.concatenate([rng.permutation(images)[:self._k], again])
