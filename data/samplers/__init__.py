@@ -4,5 +4,6 @@ from params.plugin import Table
 
 SAMPLERS = Table("sampler", {
     "pk": "data.samplers.pk:PK",
+    "pk_prop": "data.samplers.pk_prop:PKProp",
     "random": "data.samplers.shuffled:Shuffled",
 })
