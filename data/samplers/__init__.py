@@ -3,6 +3,7 @@
 from params.plugin import Table
 
 SAMPLERS = Table("sampler", {
+    "identities": "data.samplers.identities:Identities",
     "pk": "data.samplers.pk:PK",
     "pk_prop": "data.samplers.pk_prop:PKProp",
     "random": "data.samplers.shuffled:Shuffled",
