@@ -4,6 +4,7 @@ from params.plugin import Table
 
 SAMPLERS = Table("sampler", {
     "identities": "data.samplers.identities:Identities",
+    "ipc": "data.samplers.ipc:ImagesPerClass",
     "pk": "data.samplers.pk:PK",
     "pk_prop": "data.samplers.pk_prop:PKProp",
     "random": "data.samplers.shuffled:Shuffled",

@@ -9,7 +9,10 @@ from data.samplers.pk import PK
 from data.samplers.shuffled import Shuffled
 from params.plugin import Choice
 
-OPTIONS = {"identities": {"min": 2, "max": 4}, "pk": {"P": 4, "K": 3}, "pk_prop": {"P": 4, "K": 3}, "random": {}}
+OPTIONS = {
+    "identities": {"min": 2, "max": 4}, "ipc": {"images": 3}, "pk": {"P": 4, "K": 3}, "pk_prop": {"P": 4, "K": 3},
+    "random": {},
+}
 # Neither contiguous nor sorted labels, 1 to 9 images each.
 LABELS = np.random.default_rng(5).permutation(np.repeat([0, 2, 3, 7, 8, 11, 40, 41, 50], range(1, 10)))
 
