@@ -8,4 +8,5 @@ SAMPLERS = Table("sampler", {
     "pk": "data.samplers.pk:PK",
     "pk_prop": "data.samplers.pk_prop:PKProp",
     "random": "data.samplers.shuffled:Shuffled",
+    "triplet_items": "data.samplers.triplet_items:TripletItems",
 })

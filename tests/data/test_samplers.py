@@ -11,7 +11,7 @@ from params.plugin import Choice
 
 OPTIONS = {
     "identities": {"min": 2, "max": 4}, "ipc": {"images": 3}, "pk": {"P": 4, "K": 3}, "pk_prop": {"P": 4, "K": 3},
-    "random": {},
+    "random": {}, "triplet_items": {"anchors": 5, "negatives": "images"},
 }
 # Neither contiguous nor sorted labels, 1 to 9 images each.
 LABELS = np.random.default_rng(5).permutation(np.repeat([0, 2, 3, 7, 8, 11, 40, 41, 50], range(1, 10)))
