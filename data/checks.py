@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from data.archive import Archive
+from data.sources import PAIRED
 
 EXAMPLES = 3
 
@@ -32,6 +33,11 @@ class Scanned(NamedTuple):
         """Images of each class: (K,)."""
         labels = self.archive.labels
         return np.bincount(labels[labels >= 0], minlength=len(self.archive.class_names))
+
+    @property
+    def paired(self) -> bool:
+        """Whether its images stand two by two, an image more than once and a class with one image too."""
+        return (self.archive.source, self.archive.split) in PAIRED
 
     def class_names(self, where: np.ndarray) -> list[str]:
         """The names of the classes at which a mask (K,) is true."""
@@ -110,7 +116,7 @@ def duplicates_within(splits: Splits) -> Iterator[Finding]:
     for name, groups in _by_split(_equal_images(splits)).items():
         split = splits[name]
         torn = [group for group in groups if len(set(split.archive.labels[group])) > 1]
-        copies = [i for group in groups if group not in torn for i in group[1:]]
+        copies = [i for group in groups if group not in torn for i in _copies(split, group)]
         if torn:
             yield Finding("warning", "contradictory_labels",
                           f"{name}: {len(torn)} images stand under several identities: "
@@ -166,7 +172,7 @@ def queries_without_match(splits: Splits) -> Iterator[Finding]:
     if {"query", "gallery"} <= splits.keys():
         matches = _matches(splits["query"].archive, splits["gallery"].archive)
         yield from _unmatched("query", splits["query"], matches, "not in the gallery by another camera")
-    if "test" in splits:
+    if "test" in splits and not splits["test"].paired:
         labels = splits["test"].archive.labels
         yield from _unmatched("test", splits["test"], np.bincount(labels + 1)[labels + 1] - 1,
                               "alone in their class")
@@ -213,6 +219,13 @@ def _equal_images(splits: Splits) -> list[list[Place]]:
     for position in np.flatnonzero((size[group] > 1) & (digests != b"")):
         groups.setdefault(group[position], []).append(places[position])
     return list(groups.values())
+
+
+def _copies(split: Scanned, group: list[int]) -> list[int]:
+    """Of equal records those after the first; where images stand in pairs, a file counts once."""
+    if split.paired:
+        group = sorted({split.archive.original_path(i): i for i in reversed(group)}.values())
+    return group[1:]
 
 
 def _by_split(groups: list[list[Place]]) -> dict[str, list[list[int]]]:

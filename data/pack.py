@@ -23,7 +23,7 @@ from data.archive import Meta, Record, open_archive, write_archive
 from data.files import sync_directory
 from data.parallel import cores, map_in_processes
 from data.records import DataError
-from data.sources import SOURCES, SPLITS, Split
+from data.sources import PAIRED, SOURCES, SPLITS, Split
 from deploy.preprocess import ImageError, opened
 from params.plugin import Choice
 
@@ -51,7 +51,9 @@ def pack(
     report: dict[str, Any] = {
         "source": choice.type, "options": dict(choice.options), "splits": {}, "skipped": []}
 
-    def on_corrupt(file: Path, reason: str) -> None:
+    def on_corrupt(split: str, file: Path, reason: str) -> None:
+        if (choice.type, split) in PAIRED:
+            raise DataError(f"{file}: {reason}; mend it, of a pair no image can be left out")
         if not skip_corrupt:
             raise DataError(f"{file}: {reason}; mend it, or leave such images out with --skip_corrupt")
         report["skipped"].append({"file": str(file), "reason": reason})
@@ -61,7 +63,7 @@ def pack(
         for name, split in splits.items():
             path = staging / f"{name}.lmdb"
             images = _images(root, split, workers, name)
-            write_archive(path, _records(root, split, images, on_corrupt),
+            write_archive(path, _records(root, split, images, partial(on_corrupt, name)),
                           Meta(choice.type, name, list(split.class_names)))
             report["splits"][name] = _counts(path) | {"junk_left_out": split.left_out}
         (staging / REPORT).write_text(json.dumps(report, indent=1))

@@ -20,6 +20,7 @@ SOURCES = Table("source", {
     "msmt17": "data.sources.msmt17:msmt17",
     "sop": "data.sources.sop:sop",
 })
+PAIRED = (("lfw", "test"),)  # (source, split) of images two by two, in which an image may stand more than once
 SPLITS = ("train", "query", "gallery", "val", "test")
 
 
