@@ -16,6 +16,7 @@ SOURCES = Table("source", {
     "dukemtmc": "data.sources.dukemtmc:dukemtmc",
     "folder": "data.sources.folder:folder",
     "inshop": "data.sources.inshop:inshop",
+    "lfw": "data.sources.lfw:lfw",
     "market1501": "data.sources.market1501:market1501",
     "msmt17": "data.sources.msmt17:msmt17",
     "sop": "data.sources.sop:sop",
