@@ -63,6 +63,7 @@ class Loss(nn.Module):
 
     classifier: ClassVar[Literal["linear", "cosine"] | None] = None  # the head whose logits this loss reads
     reads_margins: ClassVar[bool] = False  # whether it reads those of the output
+    triplets: ClassVar[bool] = False  # whether the batch has to be anchors, positives and negatives, block by block
 
     def set_step(self, step: int) -> None:
         """Tell the number of optimiser steps taken so far; for losses that change with it."""
