@@ -21,6 +21,7 @@ MARGINS = Table("margin", {
 EMA = 0.01  # share of the newest batch in the running mean of the margins
 
 Size = Annotated[int, Field(ge=1, le=1024), "numbers that are learned"]
+Range = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]
 Log = Annotated[bool, "read the logarithm of the length"]
 
 
@@ -128,8 +129,7 @@ class Linear(nn.Module):
     def __init__(
         self,
         *,
-        range: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2),
-                         "lengths between which the margin changes"] = [10.0, 110.0],  # noqa: B006
+        range: Annotated[Range, "lengths between which the margin changes"] = [10.0, 110.0],  # noqa: B006
         margins: Annotated[list[float], Field(min_length=2, max_length=2),
                            "margin at either end of the range and beyond"] = [0.0, 0.25],  # noqa: B006
     ) -> None:

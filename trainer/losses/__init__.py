@@ -9,6 +9,7 @@ LOSSES = Table("loss", {
     "hist": "trainer.losses.hist:Hist",
     "histogram": "trainer.losses.histogram:Histogram",
     "instance": "trainer.losses.instance:Instance",
+    "norm_regulariser": "trainer.losses.norm_regulariser:NormRegulariser",
     "softmax": "trainer.losses.softmax:Softmax",
     "spectral": "trainer.losses.spectral:Spectral",
     "triplet": "trainer.losses.triplet:Triplet",
