@@ -65,7 +65,7 @@ def corrupt_records(splits: Splits) -> Iterator[Finding]:
 
 def missing_splits(splits: Splits) -> Iterator[Finding]:
     """Splits without which others are of no use."""
-    for one, other in (("query", "gallery"), ("gallery", "query")):
+    for one, other in (("query", "gallery"), ("gallery", "query"), ("multi_query", "query")):
         if one in splits and other not in splits:
             yield Finding("error", "missing_splits", f"{one} without {other}", "market_evaluate needs both",
                           "pack the whole set again")
@@ -78,11 +78,11 @@ def missing_splits(splits: Splits) -> Iterator[Finding]:
 
 
 def mixed_packings(splits: Splits) -> Iterator[Finding]:
-    """Query and gallery with labels that do not mean the same."""
-    if {"query", "gallery"} <= splits.keys():
-        query, gallery = splits["query"].archive, splits["gallery"].archive
-        if query.class_names != gallery.class_names:
-            yield Finding("error", "mixed_packings", "query and gallery number their identities differently",
+    """Query, and gallery or multi_query, with labels that do not mean the same."""
+    for name in ("gallery", "multi_query"):
+        if {"query", name} <= splits.keys() and (
+                splits["query"].archive.class_names != splits[name].archive.class_names):
+            yield Finding("error", "mixed_packings", f"query and {name} number their identities differently",
                           "equal labels are different identities, and every metric is wrong",
                           "pack both from one set, in one go")
 
@@ -102,7 +102,7 @@ def leaked_identities(splits: Splits) -> Iterator[Finding]:
     if "train" not in splits:
         return
     trained = _present(splits["train"])
-    for name in ("query", "gallery", "test"):
+    for name in ("query", "gallery", "multi_query", "test"):
         leaked = sorted(trained & _present(splits[name])) if _asks_for_new_classes(splits, name) else []
         if leaked:
             yield Finding("error", "leaked_identities",
@@ -133,7 +133,8 @@ def duplicates_across(splits: Splits) -> Iterator[Finding]:
     """Images that are equal, byte for byte, and in two splits."""
     groups = _equal_images(splits)
     for one, others, effect in (
-        ("train", ("query", "gallery", "val", "test"), "the metric counts images that training has seen"),
+        ("train", ("query", "gallery", "multi_query", "val", "test"),
+         "the metric counts images that training has seen"),
         ("gallery", ("query",), "they find themselves, unless the camera is the same too, which is ignored"),
     ):
         for other in others:

@@ -22,7 +22,7 @@ SOURCES = Table("source", {
     "sop": "data.sources.sop:sop",
 })
 PAIRED = (("lfw", "test"),)  # (source, split) of images two by two, in which an image may stand more than once
-SPLITS = ("train", "query", "gallery", "val", "test")
+SPLITS = ("train", "query", "gallery", "multi_query", "val", "test")
 
 
 class Item(NamedTuple):

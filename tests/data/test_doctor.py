@@ -128,6 +128,16 @@ def test_many_defects_are_all_found(write):
     assert {check for _, check, _ in found(directory)} == {check for _, check in DEFECTS}
 
 
+def test_multi_query_belongs_to_the_tested_side(clean, write):
+    write("multi_query", ["0000", "x", "y"], (10, 1, 1), (12, 1, 1))  # a query's own image is one of them
+    assert found(clean) == []
+    write("multi_query", ["a", "x"], (0, 0, 1), (12, 1, 1))
+    assert [finding[1:] for finding in found(clean)] == [
+        ("mixed_packings", "query and multi_query number their identities differently"),
+        ("leaked_identities", "train and multi_query: 1 identities in common: a"),
+        ("duplicates_across", "train and multi_query: 1 images of multi_query are in train too: multi_query/0.jpg")]
+
+
 def test_every_check_is_tried_here():
     tried = {check for _, check in DEFECTS} | {"missing_splits"}
     assert {check.__name__ for check in CHECKS} <= tried
@@ -143,10 +153,13 @@ def test_test_images_alone_in_their_class_are_found(write):
 @pytest.mark.parametrize("left, finding", [
     (["query", "train"], ("error", "missing_splits", "query without gallery")),
     (["gallery", "train"], ("error", "missing_splits", "gallery without query")),
+    (["multi_query", "train"], ("error", "missing_splits", "multi_query without query")),
     (["query", "gallery"], ("warning", "missing_splits", "no train")),
     (["train"], ("warning", "missing_splits", "train alone")),
 ])
-def test_a_missing_split_is_found(clean, left, finding):
+def test_a_missing_split_is_found(clean, write, left, finding):
+    if "multi_query" in left:
+        write("multi_query", ["0000", "x", "y"], (10, 1, 1))
     for path in clean.iterdir():
         if path.stem not in left:
             path.unlink()

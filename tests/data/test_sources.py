@@ -73,6 +73,22 @@ def test_market_query_and_gallery_share_their_names_and_keep_distractors(market,
     assert splits["query"].class_names == splits["gallery"].class_names
 
 
+def test_market_gives_on_demand_the_hand_drawn_boxes_of_its_queries(market, read, touch):
+    touch(market, "gt_bbox/0005_c1s1_000001_00.jpg", "gt_bbox/0005_c1s2_000151_00.jpg",
+          "gt_bbox/0005_c3s1_000001_00.jpg",  # of another camera
+          "gt_bbox/0002_c1s1_000001_00.jpg")  # trained on
+    splits = read("market1501", market, multi_query=True)
+    assert list(splits["multi_query"].items) == [Item("gt_bbox/0005_c1s1_000001_00.jpg", "0005", 1, 1),
+                                                 Item("gt_bbox/0005_c1s2_000151_00.jpg", "0005", 1, 2)]
+    assert splits["multi_query"].class_names == splits["query"].class_names
+    assert "multi_query" not in read("market1501", market)
+
+
+def test_market_without_its_hand_drawn_boxes_gives_no_multi_query(market, read):
+    with pytest.raises(DataError, match="gt_bbox: no such folder; give the root"):
+        read("market1501", market, multi_query=True)
+
+
 def test_market_names_a_file_that_it_cannot_parse(market, read, touch):
     touch(market, "query/person12.jpg")
     with pytest.raises(DataError, match=r"query/person12\.jpg: expected a name like 0002_c1s1_"):
