@@ -13,4 +13,5 @@ LOSSES = Table("loss", {
     "softmax": "trainer.losses.softmax:Softmax",
     "spectral": "trainer.losses.spectral:Spectral",
     "triplet": "trainer.losses.triplet:Triplet",
+    "verification": "trainer.losses.verification:Verification",
 })
