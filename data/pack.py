@@ -59,6 +59,7 @@ def pack(
         report["skipped"].append({"file": str(file), "reason": reason})
 
     splits = SOURCES.build(choice, root=root)
+    root = root if root.is_dir() else root.parent  # a file that lists the set stands for its folder
     with _staging(out, overwrite=overwrite) as staging:
         for name, split in splits.items():
             path = staging / f"{name}.lmdb"

@@ -12,6 +12,7 @@ from params.plugin import Table
 # A source is called with the root folder, and its options by keyword, and gives {split name: Split}.
 SOURCES = Table("source", {
     "cars196": "data.sources.cars196:cars196",
+    "csv": "data.sources.csv_file:csv_file",
     "cub200": "data.sources.cub200:cub200",
     "dukemtmc": "data.sources.dukemtmc:dukemtmc",
     "folder": "data.sources.folder:folder",
