@@ -18,7 +18,7 @@ class Cosine(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         # Margin losses scale cosines by 30 and more: the 8 bits of bfloat16 would be noise of a tenth.
-        with torch.autocast(embedding.device.type, enabled=False):
+        with torch.autocast("cuda" if embedding.is_cuda else "cpu", enabled=False):  # "meta" is none of its devices
             wide = embedding.to(self.weight.dtype)
             return F.linear(F.normalize(wide), F.normalize(self.weight))
 
