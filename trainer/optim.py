@@ -63,7 +63,8 @@ def build_optimizer(
 ) -> Optimizer:
     """The chosen optimiser over (part, name, weight), grouped by part and by the last rule that finds the name.
 
-    Weights that cannot train are left out. ValueError for a rule that finds none.
+    A group of the second of the rules is called <part>.rule1. Weights that cannot train are left out. ValueError for a
+    rule that finds none.
     """
     groups: dict[tuple[str, int], dict[str, Any]] = {}
     unused = set(range(len(rules)))
