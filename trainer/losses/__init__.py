@@ -13,5 +13,13 @@ LOSSES = Table("loss", {
     "softmax": "trainer.losses.softmax:Softmax",
     "spectral": "trainer.losses.spectral:Spectral",
     "triplet": "trainer.losses.triplet:Triplet",
+    "uc-atri": "trainer.losses.norm_aware:UcAtri",
+    "uc-atri-n": "trainer.losses.norm_aware:UcAtriN",
+    "uc-pair": "trainer.losses.norm_aware:UcPair",
+    "uc-pair-n": "trainer.losses.norm_aware:UcPairN",
+    "uc-tri": "trainer.losses.norm_aware:UcTri",
+    "uc-tri-dpn": "trainer.losses.norm_aware:UcTriDpn",
+    "uc-tri-hard": "trainer.losses.norm_aware:UcTriHard",
+    "uc-tri-n": "trainer.losses.norm_aware:UcTriN",
     "verification": "trainer.losses.verification:Verification",
 })

@@ -1,0 +1,155 @@
+"""Pair and triplet losses to which every image brings its own margin."""
+
+import math
+from abc import abstractmethod
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from data.records import Batch
+from trainer.losses.triplet import pairwise_distances
+from trainer.losses.vectors import On
+from trainer.output import Loss, LossValue, Output
+
+Margin = Annotated[float, Field(ge=0), "by how much negatives must be farther, before the images' own margins"]
+Scale = Annotated[float, Field(gt=0), "factor of the distances; the larger, the more the hardest pairs count"]
+
+
+def chord(distances: Tensor, shifts: Tensor) -> Tensor:
+    """The distance itself, shifted: distances of unit vectors (B, B), shifts (B, B) -> (B, B)."""
+    return distances + shifts
+
+
+def angle(distances: Tensor, shifts: Tensor) -> Tensor:
+    """The angle in between, shifted; the slope of opposite vectors, which is infinite, is cut off."""
+    return 2 * torch.asin((distances / 2).clamp(max=1 - 1e-6)) + shifts
+
+
+def chord_of_angle(distances: Tensor, shifts: Tensor) -> Tensor:
+    """The distance that belongs to the shifted angle."""
+    return 2 * torch.sin(angle(distances, shifts) / 2)
+
+
+def soft_mined(distances: Tensor, same: Tensor, scale: float) -> Tensor:
+    """softplus of LSE(scale d) over the positives + LSE(-scale d) over the negatives: (B, B), (B, B) bool -> (B,)."""
+    positives = (scale * distances).where(same, -math.inf).logsumexp(dim=1)
+    negatives = (-scale * distances).where(~same, -math.inf).logsumexp(dim=1)
+    return F.softplus(positives + negatives)
+
+
+def hard_mined(distances: Tensor, same: Tensor) -> Tensor:
+    """Largest distance to a positive less the smallest to a negative: (B, B), (B, B) bool -> (B,)."""
+    return distances.where(same, -math.inf).amax(dim=1) - distances.where(~same, math.inf).amin(dim=1)
+
+
+def image_margins(output: Output) -> Tensor:
+    """The images' own margins, (B,); ValueError where the network makes none."""
+    if output.margins is None:
+        raise ValueError("losses: a norm-aware loss needs margins, and this network makes none; "
+                         'give model_params.margin, e.g. "nn"')
+    return output.margins
+
+
+class NormAware(Loss):
+    """Mean over anchors of what `mined` makes of distances between unit vectors, shifted by margins.
+
+    With u the margins of the output, anchor and positive are shifted by margin + u_a + u_p, anchor and negative by
+    -u_a - u_n. An image counts among its own positives; without a negative, its loss is 0. Huang et al., Norm-Aware
+    Margin Assignment for Person Re-Identification, 2022.
+    """
+
+    reads_margins = True
+    distance = staticmethod(chord)
+
+    def __init__(self, margin: float, on: str) -> None:
+        super().__init__()
+        self.margin = margin
+        self.on = on
+
+    def forward(self, output: Output, batch: Batch) -> LossValue:
+        margins = image_margins(output)
+        same = batch.labels[:, None] == batch.labels
+        of_pairs = self.pair_margins(margins)
+        shifts = torch.where(same, self.margin + of_pairs, -of_pairs)
+        distances = pairwise_distances(F.normalize(getattr(output, self.on)))
+        value = self.mined(self.distance(distances, shifts), same).mean()
+        alike = self.margin + 4 * margins.detach()  # of a triplet of such images
+        return LossValue(value, {"margin": alike.mean(), "margin_min": alike.min(), "margin_max": alike.max()})
+
+    def pair_margins(self, margins: Tensor) -> Tensor:
+        """(B,) -> (B, B), anchors by row."""
+        return margins[:, None] + margins
+
+    @abstractmethod
+    def mined(self, distances: Tensor, same: Tensor) -> Tensor:
+        """(B, B), (B, B) bool -> (B,)."""
+
+
+class UcTriN(NormAware):
+    """Soft-mined chords, divided by the scale."""
+
+    def __init__(self, *, margin: Margin = 0.2, scale: Scale = 32.0, on: On = "features") -> None:
+        super().__init__(margin, on)
+        self.scale = scale
+
+    def mined(self, distances: Tensor, same: Tensor) -> Tensor:
+        return soft_mined(distances, same, self.scale) / self.scale
+
+
+class UcTriDpn(UcTriN):
+    """Soft-mined chords, divided by the scale; only the anchors' margins learn."""
+
+    def pair_margins(self, margins: Tensor) -> Tensor:
+        return margins[:, None] + margins.detach()
+
+
+class UcPairN(UcTriN):
+    """Soft-mined angles, divided by the scale."""
+
+    distance = staticmethod(angle)
+
+
+class UcPair(UcPairN):
+    """Soft-mined angles, not divided by the scale."""
+
+    def mined(self, distances: Tensor, same: Tensor) -> Tensor:
+        return soft_mined(distances, same, self.scale)
+
+
+class UcAtriN(UcTriN):
+    """Soft-mined chords of shifted angles, divided by the scale."""
+
+    distance = staticmethod(chord_of_angle)
+
+
+class UcTriHard(NormAware):
+    """The hardest chords: [d_ap - d_an]+, shifted."""
+
+    def __init__(self, *, margin: Margin = 0.2, on: On = "features") -> None:
+        super().__init__(margin, on)
+
+    def mined(self, distances: Tensor, same: Tensor) -> Tensor:
+        return F.relu(hard_mined(distances, same))
+
+
+class UcTri(NormAware):
+    """The hardest chords: ln(1 + exp(beta (d_ap - d_an))) / beta, shifted."""
+
+    def __init__(
+        self, *, margin: Margin = 0.2, on: On = "features",
+        beta: Annotated[float, Field(gt=0), "sharpness of the corner that the loss has at 0"] = 20.0,
+    ) -> None:
+        super().__init__(margin, on)
+        self.beta = beta
+
+    def mined(self, distances: Tensor, same: Tensor) -> Tensor:
+        return F.softplus(hard_mined(distances, same), beta=self.beta)
+
+
+class UcAtri(UcTri):
+    """The hardest angles: ln(1 + exp(beta (d_ap - d_an))) / beta, shifted."""
+
+    distance = staticmethod(angle)
