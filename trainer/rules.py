@@ -90,6 +90,20 @@ def margins_are_made_and_read(params: Params) -> Iterator[Mistake]:
                       'leave it out, or take a loss that does, e.g. "uc-tri-n"')
 
 
+def triplets_are_made(params: Params) -> Iterator[Mistake]:
+    """What reads anchors, positives and negatives gets batches that are made of them."""
+    made = params.batch_sampling_params.type == "triplet_items"
+    remedy = 'take batch_sampling_params.type "triplet_items"'
+    for i, section in enumerate(params.losses):
+        reads = cast(type[Loss], LOSSES.load(section.type)).triplets
+        if reads and not made:
+            yield Mistake(("losses", i), f'"{section.type}" reads a positive and a negative of each anchor; {remedy}')
+        if section.of == "anchors" and not made:
+            yield Mistake(("losses", i, "of"), f'only batches of triplets have anchors; {remedy}, or leave it out')
+        if section.of == "anchors" and reads:
+            yield Mistake(("losses", i, "of"), f'"{section.type}" reads positives and negatives too; leave it out')
+
+
 def one_kind_of_classifier(params: Params) -> Iterator[Mistake]:
     """All losses that read logits read the same ones."""
     try:
@@ -135,5 +149,5 @@ def _told(error: ValueError, section: str) -> Mistake:
 
 
 RULES = (one_process, device_is_there, batch_size_is_the_samplers, batch_has_two_images, patterns_can_be_read,
-         stages_fit_the_epochs, margins_are_made_and_read, one_kind_of_classifier, augmentation_can_be_built,
-         network_can_be_built)
+         stages_fit_the_epochs, margins_are_made_and_read, triplets_are_made,
+         one_kind_of_classifier, augmentation_can_be_built, network_can_be_built)

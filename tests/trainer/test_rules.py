@@ -31,6 +31,17 @@ from trainer.rules import RULES
     ({"stages": [{"freeze": ["backbone"], "epochs": 3}]},
      "stages[0].epochs: the stages up to this one are longer than the run, which has epoch 2; shorten one, or raise "
      "epoch"),
+    ({"batch_sampling_params": {"type": "triplet_items", "anchors": 4}, "batch_size": 10},
+     "batch_size: expected 3 x anchors = 3 x 4 = 12, found 10; leave it out, or change anchors"),
+    ({"losses": [{"type": "softmax"}, {"type": "verification"}]},
+     'losses[1]: "verification" reads a positive and a negative of each anchor; take batch_sampling_params.type '
+     '"triplet_items"'),
+    ({"losses": [{"type": "softmax", "of": "anchors"}]},
+     'losses[0].of: only batches of triplets have anchors; take batch_sampling_params.type "triplet_items", or leave '
+     "it out"),
+    ({"losses": [{"type": "verification", "of": "anchors"}],
+      "batch_sampling_params": {"type": "triplet_items", "anchors": 4}},
+     'losses[0].of: "verification" reads positives and negatives too; leave it out'),
     ({"fine_tune": True, "stages": []}, 'fine_tune: short for "stages", which is given too; keep one'),
 ])
 def test_a_contradiction_is_told_in_one_line(params, keys, line):
