@@ -216,6 +216,9 @@ class Params(Section):
     gradient_clip: Annotated[float, Field(
         ge=0, allow_inf_nan=False, description="largest gradient norm; 0 = off")] = 0.0
     gradient_accumulation: Annotated[Count, Field(description="batches per optimiser step")] = 1
+    batch_norm_parts: Annotated[Count, Field(
+        description="forward passes that a training batch is cut into, each with batch norm statistics of its own",
+    )] = 1
     ema_decay: Annotated[float, Field(
         ge=0, lt=1, description="decay of averaged weights, which are then evaluated and exported; 0 = off")] = 0.0
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Field(description="arithmetic of the network")] = "fp32"

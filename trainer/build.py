@@ -70,7 +70,7 @@ def network(params: Params, num_classes: int) -> Embedder:
     torch.manual_seed(params.seed)
     pixels = preprocessing(params)
     return build_embedder(
-        params.model_params, classifier=classifier(params), num_classes=num_classes,
+        params.model_params, classifier=classifier(params), num_classes=num_classes, parts=params.batch_norm_parts,
         height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
 
 

@@ -26,7 +26,8 @@ class Embedder(nn.Module):
     With several branches the map is cut into as many equal horizontal stripes: Sun et al., Beyond Part
     Models (PCB), 2018; with a pcb_global_dim the last branch sees the whole map. `mean` and `std` are of channels
     in 0..1 and no part of the state dict: the run's parameters hold them. In evaluation mode the embedding is
-    what the params ask to be used: before or after the neck, parts at one length, mirrored.
+    what the params ask to be used: before or after the neck, parts at one length, mirrored. In training a batch is
+    cut into `parts`, each with batch norm statistics of its own: Hoffer et al., Train Longer, Generalize Better, 2017.
     """
 
     mean: Tensor
@@ -34,7 +35,7 @@ class Embedder(nn.Module):
 
     def __init__(
         self, backbone: Backbone, branches: Sequence[Branch], params: ModelParams | None = None, *,
-        mean: Sequence[float], std: Sequence[float], margin: nn.Module | None = None,
+        mean: Sequence[float], std: Sequence[float], margin: nn.Module | None = None, parts: int = 1,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -43,6 +44,7 @@ class Embedder(nn.Module):
         self.backbone = backbone
         self.branches = nn.ModuleList(branches)
         self.margin = margin
+        self.parts = parts
         self.dims = [branch.neck.dim for branch in branches]
         self.embedding_dim = sum(self.dims)
         self._resting: list[nn.Module] = []
@@ -52,10 +54,11 @@ class Embedder(nn.Module):
                 norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Output:
-        output = self._seen(images)
         if self.training:
-            return output
-        output = self._used(output)
+            # A last batch may be small, and batch norm cannot normalise a part of one image.
+            parts = max(min(self.parts, len(images) // 2), 1)
+            return each(lambda *rows: torch.cat(rows), *map(self._seen, images.tensor_split(parts)))
+        output = self._used(self._seen(images))
         return mean_of_mirrored(output, self._used(self._seen(images.flip(3)))) if self.params.flip else output
 
     def rest(self, modules: Sequence[nn.Module]) -> None:
@@ -119,7 +122,7 @@ def mean_of_mirrored(output: Output, mirrored: Output) -> Output:
 
 def build_embedder(
     params: ModelParams, *, classifier: ClassifierKind | None, num_classes: int,
-    height: int, width: int, mean: Sequence[float], std: Sequence[float],
+    height: int, width: int, mean: Sequence[float], std: Sequence[float], parts: int = 1,
 ) -> Embedder:
     """A network with fresh weights; ValueError, which begins with the key, where its parts do not fit."""
     stripes = max(params.pcb_n_parts, 1)
@@ -140,7 +143,7 @@ def build_embedder(
     if params.pcb_global_dim:
         branches.append(branch(Choice("max"), params.pcb_global_dim))
     margin = None if params.margin is None else MARGINS.build(params.margin.choice)
-    return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin)
+    return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin, parts=parts)
 
 
 def part_of(name: str) -> str:

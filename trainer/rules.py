@@ -56,6 +56,22 @@ def batch_has_two_images(params: Params) -> Iterator[Mistake]:
                       "or K when class-balanced")
 
 
+def batch_norm_parts_are_batches(params: Params) -> Iterator[Mistake]:
+    """Every part of a batch can be normalised by itself, and the parts' outputs joined."""
+    parts, path = params.batch_norm_parts, ("batch_norm_parts",)
+    if parts == 1:
+        return
+    if params.batch_size < 2 * parts:
+        yield Mistake(path, f"expected 2 images a part or more, found batch_size {params.batch_size} in {parts} parts; "
+                      "lower it or raise batch_size")
+    if params.model_params.random_drop_branches:
+        yield Mistake(path, "every part would drop other branches than the next; leave it out, or set "
+                      "model_params.random_drop_branches 0")
+    if len(params.parallels) > 1:
+        yield Mistake(path, f"the parts are one process's, {len(params.parallels)} asked in parallels; leave it out, "
+                      "or name one GPU")
+
+
 def patterns_can_be_read(params: Params) -> Iterator[Mistake]:
     """Names of weights are found by regular expressions."""
     rules = [(("parameter_rules", i, "match"), rule.match) for i, rule in enumerate(params.parameter_rules)]
@@ -148,6 +164,6 @@ def _told(error: ValueError, section: str) -> Mistake:
     return Mistake(() if named else (section,), words)
 
 
-RULES = (one_process, device_is_there, batch_size_is_the_samplers, batch_has_two_images, patterns_can_be_read,
-         stages_fit_the_epochs, margins_are_made_and_read, triplets_are_made,
+RULES = (one_process, device_is_there, batch_size_is_the_samplers, batch_has_two_images, batch_norm_parts_are_batches,
+         patterns_can_be_read, stages_fit_the_epochs, margins_are_made_and_read, triplets_are_made,
          one_kind_of_classifier, augmentation_can_be_built, network_can_be_built)

@@ -42,6 +42,11 @@ from trainer.rules import RULES
     ({"losses": [{"type": "verification", "of": "anchors"}],
       "batch_sampling_params": {"type": "triplet_items", "anchors": 4}},
      'losses[0].of: "verification" reads positives and negatives too; leave it out'),
+    ({"batch_norm_parts": 5},
+     "batch_norm_parts: expected 2 images a part or more, found batch_size 8 in 5 parts; lower it or raise batch_size"),
+    ({"batch_norm_parts": 2, "model_params": {"backbone": "mobilenet_v3_small", "random_drop_branches": 1}},
+     "batch_norm_parts: every part would drop other branches than the next; leave it out, or set "
+     "model_params.random_drop_branches 0"),
     ({"fine_tune": True, "stages": []}, 'fine_tune: short for "stages", which is given too; keep one'),
 ])
 def test_a_contradiction_is_told_in_one_line(params, keys, line):

@@ -43,6 +43,8 @@ def stepped(training):
     {"losses": [{"type": "focal"}, {"type": "triplet", "margin": "soft_margin", "adaptive_weight": True}]},
     {"img_h": 128, "model_params": {"backbone": "mobilenet_v3_small", "neck": "linear", "feature_dim": 32,
                                     "pcb_n_parts": 2}, "losses": [{"type": "softmax"}]},
+    {"batch_sampling_params": {"type": "triplet_items", "anchors": 4}, "batch_norm_parts": 3,
+     "losses": [{"type": "softmax", "of": "anchors"}, {"type": "verification"}]},
 ])
 def test_a_step_moves_the_weights_and_reports_finite_losses(training, keys):
     scalars, moved = stepped(training(**keys))
@@ -90,6 +92,13 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(training):
         steps.append([weight.detach() - was for weight, was in zip(weights, start, strict=True)])
     for weight, was, first, second in zip(both.network.branches.parameters(), start, *steps, strict=True):
         torch.testing.assert_close(weight.detach() - was, (first + second) / 2)
+
+
+def test_every_part_of_a_batch_counts_in_the_running_statistics(training):
+    cut = training(batch_norm_parts=3)
+    stepped(cut)
+    counts = {int(value) for name, value in cut.network.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3}
 
 
 def test_a_clipped_gradient_has_the_length_that_was_asked_for(training):
