@@ -6,20 +6,28 @@ import pytest
 from data.records import Predictions
 
 
-def _predictions(rng, centres, labels):
+def _predictions(rng, centres, labels, cameras):
     embeddings = centres[labels] + 0.8 * rng.standard_normal((len(labels), centres.shape[1]))
     logits = rng.standard_normal((len(labels), len(centres))).astype(np.float32)
-    return Predictions(embeddings.astype(np.float32), logits, labels, rng.integers(0, 3, len(labels)))
+    margins, norms = rng.random((2, len(labels)), np.float32)
+    return Predictions(embeddings.astype(np.float32), logits, labels, cameras, margins, norms)
 
 
 @pytest.fixture
 def splits():
-    """A run's splits: 7 classes, 3 cameras, junk in the gallery, nobody's twin in another split."""
+    """A run's splits: 7 classes, 3 cameras, junk in the gallery, nobody's twin in another split.
+
+    Of "multi_query" each query finds two images, and "test" holds pairs in 4 folds.
+    """
     rng = np.random.default_rng(11)
     centres = rng.standard_normal((7, 6))
-    made = {name: _predictions(rng, centres, rng.integers(0, 7, count))
-            for name, count in (("query", 23), ("gallery", 57), ("val", 31), ("test", 40))}
+    made = {name: _predictions(rng, centres, rng.integers(0, 7, count), rng.integers(0, 3, count))
+            for name, count in (("query", 23), ("gallery", 57), ("val", 31))}
     made["gallery"].labels[5:9] = -1
+    made["multi_query"] = _predictions(rng, centres, *np.repeat(made["query"][2:4], 2, axis=1))
+    first = rng.integers(0, 7, 40)
+    pairs = np.column_stack([first, np.where(rng.random(40) < 0.5, first, rng.integers(0, 7, 40))])
+    made["test"] = _predictions(rng, centres, pairs.ravel(), np.repeat(np.arange(40) % 4, 2))
     return made
 
 
