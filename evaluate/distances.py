@@ -46,3 +46,19 @@ class Cosine:
     def __getitem__(self, rows: slice) -> np.ndarray:
         block: np.ndarray = self.query[rows] @ self.gallery.T
         return block
+
+
+@dataclass(frozen=True)
+class ShiftedAngle:
+    """Minus the angle of unit embeddings, 2 asin(d / 2) of their distance d, minus a shift per gallery row (G,)."""
+
+    cosine: Cosine
+    shift: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.cosine.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        nearness: np.ndarray = -np.arccos(np.clip(self.cosine[rows], -1, 1)) - self.shift
+        return nearness

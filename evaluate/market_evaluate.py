@@ -1,41 +1,69 @@
 """Re-identification: a query split against a gallery split, as Market-1501 scores it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from data.records import DataError, Predict, Predictions
+from evaluate.deciles import by_decile
 from evaluate.distances import Cosine, unit
-from evaluate.protocol import evaluator
+from evaluate.multi_query import averaged
+from evaluate.protocol import Search, ranking_evaluator
 from evaluate.ranking import JUNK, Matches, score
+from evaluate.similarity import Rerank, chosen_one, similarity_of
 
 
-@evaluator(logits=False)
-def run_eval(config: Mapping[str, Any], predict: Predict, *,
-             ap: Annotated[Literal["standard", "trapezoid"], "which average precision mAP is"] = "standard",
-             cross_camera: Annotated[bool, "a match must be of another camera than its query"] = True,
-             query: Annotated[str, "name of the query split"] = "query",
-             gallery: Annotated[str, "name of the gallery split"] = "gallery",
-             block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64) -> dict[str, float]:
-    """Means over the queries that have a match; the others are counted in `queries_without_match`."""
+def search(
+    predict: Predict, *,
+    query: Annotated[str, "name of the query split"] = "query",
+    gallery: Annotated[str, "name of the gallery split"] = "gallery",
+    cross_camera: Annotated[bool, "a match must be of another camera than its query"] = True,
+    multi_query: Annotated[bool, "a query is the mean of its images of one camera in split multi_query"] = False,
+    rerank: Annotated[bool | Rerank, "k-reciprocal re-ranking: true, or {k1, k2, lambda_value}"] = False,
+    spectral: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+                        "temperature of the spectral transformation of each query's first 50; null = off"] = None,
+    margin_weight: Annotated[float, Field(allow_inf_nan=False),
+                             "adds so much of a gallery image's margin to its angle with the query; 0 = off"] = 0.0,
+) -> Search:
+    """The queries' similarities to the gallery by at most one of rerank, spectral and margin_weight."""
+    chosen_one(rerank=rerank, spectral=spectral, margin_weight=margin_weight)
     asked, held = predict(query), predict(gallery)
+    embeddings = averaged(asked, predict("multi_query")) if multi_query else asked.embeddings
+    cosine = Cosine(unit(embeddings, query), unit(held.embeddings, gallery))
     cameras = [side.cameras if cross_camera else np.full_like(side.cameras, -1) for side in (asked, held)]
-    scores = score(Cosine(unit(asked.embeddings, query), unit(held.embeddings, gallery)),
-                   Matches(asked.labels, cameras[0], held.labels, cameras[1]), block_bytes=block_mib * 2**20)
+    matches = Matches(asked.labels, cameras[0], held.labels, cameras[1])
+    similarity = similarity_of(cosine, held.margins, rerank=rerank, spectral=spectral, margin_weight=margin_weight)
+    return Search(query, gallery, asked, held, similarity, matches)
+
+
+@ranking_evaluator(search)
+def run_eval(
+    found: Search, *,
+    ap: Annotated[Literal["standard", "trapezoid"], "which average precision mAP is"] = "standard",
+    count: Annotated[Literal["valid", "all"], "means over the queries that have a match, or over all, the others "
+                     "scoring 0"] = "valid",
+    deciles: Annotated[bool, "also mAP by norm and margin of the query images, of norm-aware networks"] = False,
+    block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64,
+) -> dict[str, float]:
+    """Means over the queries that have a match; the others are counted in `queries_without_match`."""
+    scores = score(found.similarity, found.matches, block_bytes=block_mib * 2**20)
     valid = scores.valid
     if not valid.any():
-        raise DataError(f"{query} against {gallery}: {_why_nothing_matches(asked, held)}")
-    precisions = {"standard": scores.ap, "trapezoid": scores.ap_trapezoid}
-    first_hit = scores.first_hit[valid]
+        raise DataError(f"{found.query} against {found.gallery}: {_why_nothing_matches(found.asked, found.held)}")
+    counted = valid if count == "valid" else np.full_like(valid, True)
+    first_hit = np.where(valid, scores.first_hit, np.inf)[counted]
+    trapezoid, standard, inp = (np.nan_to_num(column[counted])  # NaN where there is nothing to find
+                                for column in (scores.ap_trapezoid, scores.ap, scores.inp))
+    precisions = {"standard": standard, "trapezoid": trapezoid}[ap]
     return {
-        "mAP": float(precisions[ap][valid].mean()),
-        "mAP_trapezoid": float(scores.ap_trapezoid[valid].mean()),
+        "mAP": float(precisions.mean()),
+        "mAP_trapezoid": float(trapezoid.mean()),
         **{f"rank{k}": float(np.mean(first_hit < k)) for k in (1, 5, 10)},
-        "mINP": float(scores.inp[valid].mean()),
+        "mINP": float(inp.mean()),
         "queries": float(np.count_nonzero(valid)),
         "queries_without_match": float(np.count_nonzero(~valid)),
+        **(by_decile(found.asked, counted, precisions) if deciles else {}),
     }
 
 

@@ -1,31 +1,76 @@
 """What an evaluator is, and how the options in params.json reach it."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
-from data.records import Predict, RunEval
+from data.records import Predict, Predictions, RunEval
+from evaluate.ranking import Matches, Similarity
 from params.schema import Evaluation
 
+Score = Callable[..., dict[str, float]]
 
-def evaluator(*, logits: bool) -> Callable[[Callable[..., dict[str, float]]], RunEval]:
+
+def evaluator(*, logits: bool) -> Callable[[Score], RunEval]:
     """Make run_eval(config, predict) of a function that takes its options by keyword.
 
     The options are what config["evaluation_params"] holds besides the keys of every evaluator (`type`,
     `every`, `monitor`, ...); without that section they have their defaults.
     `logits`: whether the function reads logits, which cost time and memory with many classes.
     """
-    def declare(score: Callable[..., dict[str, float]]) -> RunEval:
+    def declare(score: Score) -> RunEval:
         @wraps(score)  # the signature stays that of `score`: its keyword-only arguments are the schema
         def run_eval(config: Mapping[str, Any], predict: Predict) -> dict[str, float]:
-            section = config.get("evaluation_params") or {}
-            options = {key: section[key] for key in section.keys() - Evaluation.model_fields.keys()}
-            return score(config, predict, **options)
+            return score(config, predict, **_options(config))
 
         run_eval.wants_logits = logits  # type: ignore[attr-defined]
         return run_eval
 
     return declare
+
+
+class Search(NamedTuple):
+    """Who asks whom, and how alike they are, before anything is scored."""
+
+    query: str  # names of the splits
+    gallery: str
+    asked: Predictions
+    held: Predictions
+    similarity: Similarity  # (Q, G)
+    matches: Matches
+
+
+def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Score], RunEval]:
+    """Make run_eval(config, predict) of search(predict) and a function that scores what it found.
+
+    Each takes its own options by keyword. `run_eval.search(config, predict)` is the search alone, for those
+    who want to see the ranked images.
+    """
+    wanted = _keywords(search)
+
+    def declare(score: Score) -> RunEval:
+        @wraps(score)
+        def run_eval(config: Mapping[str, Any], predict: Predict, **options: Any) -> dict[str, float]:
+            given = {name: options.pop(name) for name in wanted.keys() & options.keys()}
+            return score(search(predict, **given), **options)
+
+        def search_alone(config: Mapping[str, Any], predict: Predict) -> Search:
+            options = _options(config)
+            return search(predict, **{name: options[name] for name in wanted.keys() & options.keys()})
+
+        schema = [*wanted.values(), *_keywords(score).values()]
+        run_eval.__signature__ = inspect.Signature(schema)  # type: ignore[attr-defined]
+        declared = evaluator(logits=False)(run_eval)
+        declared.search = search_alone  # type: ignore[attr-defined]
+        return declared
+
+    return declare
+
+
+def search_of(run_eval: Callable[..., Any]) -> Callable[[Mapping[str, Any], Predict], Search] | None:
+    """The search of an evaluator made by `ranking_evaluator`; None of another."""
+    return getattr(run_eval, "search", None)
 
 
 def is_declared(run_eval: Callable[..., Any]) -> bool:
@@ -36,3 +81,13 @@ def is_declared(run_eval: Callable[..., Any]) -> bool:
 def wants_logits(run_eval: Callable[..., Any]) -> bool:
     """Whether run_eval reads logits; a plain function that does not say gets them."""
     return bool(getattr(run_eval, "wants_logits", True))
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    section = config.get("evaluation_params") or {}
+    return {key: section[key] for key in section.keys() - Evaluation.model_fields.keys()}
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}

@@ -83,6 +83,16 @@ def _ranks(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -
     return np.flatnonzero(positive[order])
 
 
+def nearest(similarity: np.ndarray, k: int, ignored: np.ndarray | None = None) -> np.ndarray:
+    """Gallery rows of one query's k nearest, nearest first, (G,) -> (k,); fewer where the others are ignored."""
+    rows = np.arange(len(similarity))
+    if ignored is not None:
+        rows = np.delete(rows, ignored)
+    if k < len(rows):
+        rows = rows[similarity[rows] >= np.partition(similarity[rows], -k)[-k]]
+    return rows[np.argsort(-similarity[rows], kind="stable")[:k]]
+
+
 def average_precision(ranks: np.ndarray) -> float:
     """Mean over the positives of the precision at each: hits so far / images so far."""
     return float(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1)))

@@ -1,7 +1,7 @@
-"""Retrieval within one split: every image asks for the others of its class (leave-one-out)."""
+"""Retrieval by class: every image of a split asks for the others, or a query split asks a gallery split."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -9,32 +9,62 @@ from pydantic import AfterValidator, Field
 from data.records import DataError, Predict
 from evaluate.clustering import clustering_nmi, needs_sklearn
 from evaluate.distances import Cosine, unit
-from evaluate.protocol import evaluator
+from evaluate.protocol import Search, ranking_evaluator
 from evaluate.ranking import JUNK, Matches, average_precision_at_r, positive_ranks, r_precision
+from params.errors import Mistake, ParamsError
 
 
-@evaluator(logits=False)
-def run_eval(config: Mapping[str, Any], predict: Predict, *,
-             split: Annotated[str, "name of the split, each image a query against the others"] = "test",
-             k: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1),
-                          "recall@k: share with one of its class among the nearest k"] = (1, 2, 4, 8),
-             nmi: Annotated[bool, AfterValidator(needs_sklearn), "also cluster the split"] = False,
-             block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64) -> dict[str, float]:
+def search(
+    predict: Predict, *,
+    split: Annotated[str | None, "name of the split, each image a query against the others; null = test, unless "
+                     "query and gallery are given"] = None,
+    query: Annotated[str | None, "name of the query split, instead of split"] = None,
+    gallery: Annotated[str | None, "name of the gallery split, instead of split"] = None,
+) -> Search:
+    """Cosines of the images of one split (leave-one-out), or of two."""
+    if (query is None) != (gallery is None) or (split is not None and query is not None):
+        raise ParamsError("params.json", [Mistake(("evaluation_params",), "expected split alone, or query and "
+                                                  f"gallery, found split {split}, query {query}, gallery {gallery}")])
+    if query is None or gallery is None:
+        query = gallery = split or "test"
+    asked, held = predict(query), predict(gallery)
+    if query == gallery:
+        cameras = np.arange(len(asked.labels)), np.arange(len(held.labels))  # each image its own: it ignores itself
+    else:
+        cameras = np.full(len(asked.labels), -1), np.full(len(held.labels), -1)
+    similarity = Cosine(unit(asked.embeddings, query), unit(held.embeddings, gallery))
+    matches = Matches(asked.labels, cameras[0], held.labels, cameras[1])
+    return Search(query, gallery, asked, held, similarity, matches)
+
+
+@ranking_evaluator(search)
+def run_eval(
+    found: Search, *,
+    k: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1),
+                 "recall@k: share with one of its class among the nearest k"] = (1, 2, 4, 8),
+    nmi: Annotated[bool, AfterValidator(needs_sklearn), "also cluster the images that are searched"] = False,
+    block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64,
+) -> dict[str, float]:
     """Means over the images whose class has another; the others are counted in `queries_without_match`."""
-    predictions = predict(split)
-    embeddings, labels = unit(predictions.embeddings, split), predictions.labels
-    own = np.arange(len(labels))  # each image its own camera: it ignores itself and nothing else
-    ranked = positive_ranks(Cosine(embeddings, embeddings), Matches(labels, own, labels, own),
-                            block_bytes=block_mib * 2**20)
+    ranked = positive_ranks(found.similarity, found.matches, block_bytes=block_mib * 2**20)
     scores = [(ranks[0], average_precision_at_r(ranks), r_precision(ranks)) for ranks in ranked if ranks.size]
     if not scores:
-        raise DataError(f"{split}: none of its {len(labels)} images has another of its class to find; "
-                        "retrieval_evaluate needs two images of a class")
+        raise DataError(_nothing_to_find(found))
     first_hit, map_at_r, precision = np.array(scores).T
     metrics = {f"recall@{n}": float(np.mean(first_hit < n)) for n in k}
     metrics |= {"map@r": float(map_at_r.mean()), "r_precision": float(precision.mean())}
     if nmi:
-        kept = labels != JUNK
-        metrics["nmi"] = clustering_nmi(embeddings[kept], labels[kept])
+        kept = found.held.labels != JUNK
+        metrics["nmi"] = clustering_nmi(unit(found.held.embeddings[kept], found.gallery), found.held.labels[kept])
     return metrics | {"queries": float(len(scores)),
-                      "queries_without_match": float(len(labels) - len(scores))}
+                      "queries_without_match": float(len(found.asked.labels) - len(scores))}
+
+
+def _nothing_to_find(found: Search) -> str:
+    """Why no image has a match, and the remedy."""
+    count = len(found.asked.labels)
+    if found.query == found.gallery:
+        return (f"{found.query}: none of its {count} images has another of its class to find; retrieval_evaluate "
+                "needs two images of a class")
+    return (f"{found.query} against {found.gallery}: none of the {count} queries has a class that the gallery of "
+            f"{len(found.held.labels)} images holds; pack both splits from one source")

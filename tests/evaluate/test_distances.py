@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.records import DataError
-from evaluate.distances import Cosine, unit
+from evaluate.distances import Cosine, ShiftedAngle, unit
 
 
 @pytest.fixture
@@ -51,3 +51,14 @@ def test_an_embedding_that_is_not_finite_is_named_by_split_and_row(embeddings, v
     embeddings[[7, 12], 3] = value
     with pytest.raises(DataError, match="gallery: the embedding of row 7 is not finite, nor are 2 of 70"):
         unit(embeddings, "gallery")
+
+
+def test_a_shifted_angle_is_that_of_the_distance_less_the_shift(embeddings):
+    rows = unit(embeddings)
+    shift = np.linspace(-1, 1, 70)
+    distances = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    expected = -(2 * np.arcsin(np.minimum(distances / 2, 1)) + shift)
+    found = ShiftedAngle(Cosine(rows, rows), shift)[0:70]
+    apart = distances > 0.1
+    np.testing.assert_allclose(found[apart], expected[apart], atol=1e-6)
+    np.testing.assert_allclose(found[~apart], expected[~apart], atol=1e-3)  # of equal ones the arc cosine is steep

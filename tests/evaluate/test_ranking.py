@@ -7,7 +7,7 @@ import pytest
 
 from evaluate.distances import Cosine, unit
 from evaluate.ranking import (
-    Matches, average_precision, average_precision_at_r, inverse_negative_penalty, positive_ranks,
+    Matches, average_precision, average_precision_at_r, inverse_negative_penalty, nearest, positive_ranks,
     r_precision, score, trapezoid_average_precision,
 )
 
@@ -141,6 +141,16 @@ def test_labels_of_another_size_than_the_similarities_are_refused():
     matches = Matches(np.zeros(2, int), np.zeros(2, int), np.zeros(4, int), np.zeros(4, int))
     with pytest.raises(ValueError, match=r"similarities are \(2, 3\), labels and cameras \(2, 4\)"):
         score(np.zeros((2, 3)), matches)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_nearest_are_the_first_of_a_stable_sort_without_the_ignored(seed):
+    rng = np.random.default_rng(seed)
+    similarity, ignored = rng.integers(0, 5, 30) / 4, rng.choice(30, 6, replace=False)
+    order = [row for row in np.argsort(-similarity, kind="stable") if row not in ignored]
+    for k in (1, 7, 24, 99):
+        assert list(nearest(similarity, k, ignored)) == order[:k]
+        assert list(nearest(similarity, k)) == list(np.argsort(-similarity, kind="stable"))[:k]
 
 
 def test_a_similarity_that_is_not_a_number_is_refused_by_its_query():

@@ -9,6 +9,7 @@ from data.records import DataError, Predictions
 from evaluate.clustering import nmi
 from evaluate.distances import Cosine, unit
 from evaluate.retrieval_evaluate import run_eval
+from params import ParamsError
 
 
 def predict_of(embeddings, labels):
@@ -63,6 +64,36 @@ def test_an_image_is_kept_from_finding_itself_by_its_row_not_its_place():
 def test_images_alone_in_their_class_are_reported_and_not_averaged():
     metrics = run_eval({}, predict_of([[1, 0], [1, 0.1], [0, 1]], [3, 3, 8]))
     assert (metrics["recall@1"], metrics["queries"], metrics["queries_without_match"]) == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_query_split_asks_a_gallery_split_whatever_the_cameras(seed):
+    rng = np.random.default_rng(seed)
+    query, gallery = ((rng.integers(-1, 2, (count, 3)), rng.integers(0, 9, count)) for count in (12, 40))
+    predict = {"query": predict_of(*query)("test"), "gallery": predict_of(*gallery)("test")}.__getitem__
+    metrics = run_eval(options(query="query", gallery="gallery", k=[1, 10]), predict)
+    cosines = Cosine(unit(query[0]), unit(gallery[0]))[0:12]
+    places = [np.flatnonzero(gallery[1][np.argsort(-row, kind="stable")] == label)
+              for row, label in zip(cosines, query[1], strict=True)]
+    firsts = np.array([found[0] for found in places if found.size])
+    assert [metrics["recall@1"], metrics["recall@10"]] == [np.mean(firsts < 1), np.mean(firsts < 10)]
+    assert (metrics["queries"], metrics["queries_without_match"]) == (len(firsts), 12 - len(firsts))
+
+
+@pytest.mark.parametrize("given", [
+    {"query": "query"}, {"gallery": "gallery"}, {"split": "test", "query": "query", "gallery": "gallery"},
+])
+def test_splits_are_given_in_one_form_only(splits, given):
+    message = "^params.json: evaluation_params: expected split alone, or query and gallery, found split "
+    with pytest.raises(ParamsError, match=message):
+        run_eval(options(**given), splits.__getitem__)
+
+
+def test_a_gallery_without_the_queries_classes_is_an_error():
+    predict = {"query": predict_of([[1, 0]], [3])("test"), "gallery": predict_of(np.eye(2), [4, 5])("test")}
+    with pytest.raises(DataError, match="query against gallery: none of the 1 queries has a class that the gallery of "
+                                        "2 images holds; pack both splits from one source"):
+        run_eval(options(query="query", gallery="gallery"), predict.__getitem__)
 
 
 def test_metrics_come_in_the_documented_order(splits):
