@@ -4,7 +4,9 @@ from params.plugin import Table
 
 LOSSES = Table("loss", {
     "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
+    "arcface-pair": "trainer.losses.margin_pairs:ArcFacePair",
     "circle": "trainer.losses.circle:Circle",
+    "cosface-pair": "trainer.losses.margin_pairs:CosFacePair",
     "focal": "trainer.losses.focal:Focal",
     "hist": "trainer.losses.hist:Hist",
     "histogram": "trainer.losses.histogram:Histogram",

@@ -18,19 +18,24 @@ Margin = Annotated[float, Field(ge=0), "by how much negatives must be farther, b
 Scale = Annotated[float, Field(gt=0), "factor of the distances; the larger, the more the hardest pairs count"]
 
 
-def chord(distances: Tensor, shifts: Tensor) -> Tensor:
+def angle(distances: Tensor) -> Tensor:
+    """The angle between unit vectors at these distances; where they are opposite, its infinite slope is cut off."""
+    return 2 * torch.asin((distances / 2).clamp(max=1 - 1e-6))
+
+
+def shifted_chord(distances: Tensor, shifts: Tensor) -> Tensor:
     """The distance itself, shifted: distances of unit vectors (B, B), shifts (B, B) -> (B, B)."""
     return distances + shifts
 
 
-def angle(distances: Tensor, shifts: Tensor) -> Tensor:
-    """The angle in between, shifted; the slope of opposite vectors, which is infinite, is cut off."""
-    return 2 * torch.asin((distances / 2).clamp(max=1 - 1e-6)) + shifts
+def shifted_angle(distances: Tensor, shifts: Tensor) -> Tensor:
+    """The angle in between, shifted."""
+    return angle(distances) + shifts
 
 
-def chord_of_angle(distances: Tensor, shifts: Tensor) -> Tensor:
+def chord_of_shifted_angle(distances: Tensor, shifts: Tensor) -> Tensor:
     """The distance that belongs to the shifted angle."""
-    return 2 * torch.sin(angle(distances, shifts) / 2)
+    return 2 * torch.sin((angle(distances) + shifts) / 2)
 
 
 def soft_mined(distances: Tensor, same: Tensor, scale: float) -> Tensor:
@@ -62,7 +67,7 @@ class NormAware(Loss):
     """
 
     reads_margins = True
-    distance = staticmethod(chord)
+    distance = staticmethod(shifted_chord)
 
     def __init__(self, margin: float, on: str) -> None:
         super().__init__()
@@ -109,7 +114,7 @@ class UcTriDpn(UcTriN):
 class UcPairN(UcTriN):
     """Soft-mined angles, divided by the scale."""
 
-    distance = staticmethod(angle)
+    distance = staticmethod(shifted_angle)
 
 
 class UcPair(UcPairN):
@@ -122,7 +127,7 @@ class UcPair(UcPairN):
 class UcAtriN(UcTriN):
     """Soft-mined chords of shifted angles, divided by the scale."""
 
-    distance = staticmethod(chord_of_angle)
+    distance = staticmethod(chord_of_shifted_angle)
 
 
 class UcTriHard(NormAware):
@@ -152,4 +157,4 @@ class UcTri(NormAware):
 class UcAtri(UcTri):
     """The hardest angles: ln(1 + exp(beta (d_ap - d_an))) / beta, shifted."""
 
-    distance = staticmethod(angle)
+    distance = staticmethod(shifted_angle)
