@@ -20,6 +20,13 @@ def branch_lengths(output: Output) -> list[Tensor]:
     return output.lengths
 
 
+def branch_class_lengths(output: Output) -> list[Tensor]:
+    """One (K,) per branch: the length of every class's vector; ValueError where there is none."""
+    if output.class_lengths is None:
+        raise ValueError("losses: a loss of the classes' lengths needs a cosine classifier, and there is none")
+    return output.class_lengths
+
+
 @torch.no_grad()
 def accuracy(logits: list[Tensor], labels: Tensor) -> Tensor:
     """Share of the images whose class has the largest mean probability over the branches."""
