@@ -63,18 +63,17 @@ def build_optimizer(
 ) -> Optimizer:
     """The chosen optimiser over (part, name, weight), grouped by part and by the last rule that finds the name.
 
-    A group of the second of the rules is called <part>.rule1. Weights that cannot train are left out. ValueError for a
-    rule that finds none.
+    The group of a part's weights that the second rule finds is called <part>.rule1. Weights that cannot train are
+    left out. ValueError for a rule that finds none.
     """
-    groups: dict[tuple[str, int], dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     unused = set(range(len(rules)))
     for part, name, weight in named:
         found = [i for i, rule in enumerate(rules) if re.search(rule.match, name)]
         unused.difference_update(found)
-        last = found[-1] if found else -1
+        group = _group(part, found[-1], rules[found[-1]]) if found else _group(part)
         if weight.requires_grad:
-            group = groups.setdefault((part, last), _group(part, rules[last] if found else None))
-            group["params"].append(weight)
+            groups.setdefault(group["name"], group)["params"].append(weight)
     for i in sorted(unused):
         raise ValueError(f'parameter_rules[{i}].match: "{rules[i].match}" finds no weight; names are like '
                          "backbone.conv1.weight, branches.0.neck.norm.bias, losses.softmax.weight")
@@ -82,12 +81,12 @@ def build_optimizer(
     return optimizer
 
 
-def _group(part: str, rule: ParameterRule | None) -> dict[str, Any]:
+def _group(part: str, number: int = 0, rule: ParameterRule | None = None) -> dict[str, Any]:
     """An empty group: its part and its rule decide its rate, in whichever stage."""
     if rule is None:
         return {"name": part, "part": part, "rate": None, "factor": 1.0, "params": []}
     decay = {} if rule.weight_decay is None else {"weight_decay": rule.weight_decay}
-    return {"name": f"{part}:{rule.match}", "part": part, "rate": rule.lr, "factor": rule.lr_factor or 1.0,
+    return {"name": f"{part}.rule{number}", "part": part, "rate": rule.lr, "factor": rule.lr_factor or 1.0,
             "params": [], **decay}
 
 
