@@ -6,6 +6,7 @@ LOSSES = Table("loss", {
     "am_softmax": "trainer.losses.am_softmax:AMSoftmax",
     "arcface": "trainer.losses.cosine:ArcFace",
     "arcface-pair": "trainer.losses.margin_pairs:ArcFacePair",
+    "center": "trainer.losses.center:Center",
     "circle": "trainer.losses.circle:Circle",
     "cosface": "trainer.losses.cosine:CosFace",
     "cosface-pair": "trainer.losses.margin_pairs:CosFacePair",
