@@ -5,10 +5,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from params import Loaded, load
+from params import Loaded, Mistake, ParamsError, load
 from trainer import service
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
@@ -77,12 +78,15 @@ def list_runs(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate a run's snapshot again and print the metrics."""
+    """Evaluate a run's snapshot again, print the metrics and draw the rank lists that are asked for."""
     from trainer.evaluation import evaluate_snapshot
 
     run = _run(arguments)
     loaded = _load(run.params, arguments.set)
-    metrics = evaluate_snapshot(run, arguments.snapshot or "best", loaded, *_evaluator(loaded))
+    run_eval, logits = _evaluator(loaded)
+    if arguments.rank_lists and run_eval is not None:
+        run_eval = _drawing(run_eval, run, loaded, arguments.rank_lists)
+    metrics = evaluate_snapshot(run, arguments.snapshot or "best", loaded, run_eval, logits)
     print(json.dumps(metrics) if arguments.json else "\n".join(f"{k:<24}{v:.4f}" for k, v in metrics.items()))
     return OK
 
@@ -111,6 +115,31 @@ def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
         return None, False
     run_eval = EVALUATORS.load(loaded.params.evaluation_params.type)
     return run_eval, wants_logits(run_eval)
+
+
+def _drawing(run_eval: Any, run: RunDirectory, loaded: Loaded, count: int) -> Any:
+    """The evaluator, which now also draws its worst, median and best rank lists into the run's directory."""
+    from deploy.preprocess import opened
+    from evaluate.protocol import search_of
+    from evaluate.rank_lists import write_rank_lists
+    from trainer.splits import Splits
+
+    search, splits = search_of(run_eval), Splits(Path(loaded.params.batches_dir))
+    if search is None:
+        message = "this evaluator ranks no gallery that --rank_lists could draw; market_evaluate does"
+        raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), message)])
+
+    def image(split: str, row: int) -> Any:
+        return opened(splits.archive(split).read(row))
+
+    def run_and_draw(config: Any, predict: Any) -> dict[str, float]:
+        once = cache(predict)  # evaluator and pictures ask for the same splits
+        metrics: dict[str, float] = run_eval(config, once)
+        write_rank_lists(run.path / "rank_lists", search(config, once), image, count)
+        print(f"rank lists: {run.path / 'rank_lists'}", file=sys.stderr)
+        return metrics
+
+    return run_and_draw
 
 
 def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple[Loaded, Any, list[str]]:
@@ -202,12 +231,21 @@ def _parser() -> argparse.ArgumentParser:
                         help="the run's folder; default: the time, or the only run there is")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
     parser.add_argument("--snapshot", choices=("best", "last"), help="evaluate: which one; default: best")
+    parser.add_argument("--rank_lists", type=_positive, metavar="N",
+                        help="evaluate: also draw the N worst, median and best queries into the run's rank_lists/")
     parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")
     parser.add_argument("--json", action="store_true", help="status, list, evaluate: machine-readable")
     return parser
 
 
-BELONGS = {"snapshot": ("evaluate",), "detach": ("resume_train",), "json": ("status", "list", "evaluate")}
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, found {text}")
+    return int(text)
+
+
+BELONGS = {"snapshot": ("evaluate",), "rank_lists": ("evaluate",), "detach": ("resume_train",),
+           "json": ("status", "list", "evaluate")}
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -35,8 +35,14 @@ def test_a_run_leaves_every_file_and_says_how_it_went(params, train, tmp_path):
     assert load_snapshot(run / "snapshots" / "best.pth")["metrics"] == best["evaluation"]
     assert json.loads((run / "params.json").read_text())["losses"][0]["label_smoothing"] == 0.1
 
-    evaluated = train("evaluate", path, "--json")
+    evaluated = train("evaluate", path, "--json", "--rank_lists", "2")
     assert json.loads(evaluated.stdout.splitlines()[-1]) == pytest.approx(best["evaluation"])
+    pictures = sorted(file.name for file in (run / "rank_lists").iterdir())
+    assert pictures == ["best.png", "median.png", "worst.png"]
+    assert f"rank lists: {run / 'rank_lists'}" in evaluated.stderr
+    classification = 'evaluation_params={"type": "classification_evaluate"}'
+    other = train("evaluate", path, "--rank_lists", "2", "--set", classification)
+    assert (other.returncode, "evaluation_params.type: this evaluator ranks no gallery" in other.stderr) == (2, True)
     assert train("resume_train", path).returncode == 4
     assert "finished, nothing to resume" in train("resume_train", path).stderr
     again = train("train", path, "--sub_working_dir", "exp1")
@@ -139,6 +145,8 @@ def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
     assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 2
     assert "--detach belongs to resume_train, not to train" in train("train", params(), "--detach").stderr
+    assert "--rank_lists belongs to evaluate, not to train" in train("train", params(), "--rank_lists", "1").stderr
+    assert "whole number >= 1, found 0" in train("evaluate", params(), "--rank_lists", "0").stderr
 
 
 def test_a_run_starts_from_the_weights_of_another(params, train, tmp_path):
