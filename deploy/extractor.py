@@ -17,7 +17,8 @@ class Outputs(NamedTuple):
 
     embeddings: np.ndarray  # (N, D) float32, unit length
     logits: np.ndarray | None = None  # (N, K) float32
-    margins: np.ndarray | None = None  # (N,) float32
+    margins: np.ndarray | None = None  # (N,) float32, of norm-aware networks
+    norms: np.ndarray | None = None  # (N,) float32, likewise: length of the features
 
 
 def refuse(position: int, error: ImageError) -> None:
@@ -56,7 +57,7 @@ class FeatureExtractor:
         return self.outputs(images).embeddings
 
     def outputs(self, images: Iterable[ImageSource]) -> Outputs:
-        """Embeddings with the logits and margins that the model has; ImageError names the first bad image."""
+        """Embeddings with the logits, margins and norms that the model has; ImageError names the first bad image."""
         return self.join(self.stream(images))
 
     def stream(self, images: Iterable[ImageSource | Callable[[], bytes]], *,

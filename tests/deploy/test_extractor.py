@@ -45,7 +45,7 @@ def test_the_attributes_say_what_goes_in_and_comes_out(extractor):
 
 def test_no_images_give_arrays_of_no_row(extractor):
     outputs = extractor.outputs([])
-    assert [array.shape for array in outputs] == [(0, 6), (0, 3), (0,)]
+    assert [array.shape for array in outputs] == [(0, 6), (0, 3), (0,), (0,)]
     assert extractor.extract(iter(())).dtype == np.float32
 
 
