@@ -16,6 +16,8 @@ NECKS = Table("neck", {
     "linear+ln": "trainer.necks:LinearLN",
     "dropout+linear": "trainer.necks:DropoutLinear",
     "bnneck": "trainer.necks:BNNeck",
+    "bn": "trainer.necks:BN",
+    "scale": "trainer.necks:Scale",
 })
 
 
@@ -36,12 +38,25 @@ class NoNeck(Neck):
     def __init__(self, channels: int, feature_dim: int | None) -> None:
         super().__init__()
         if feature_dim is not None:
-            raise ValueError(f'model_params.feature_dim: neck "none" keeps all {channels} channels, '
-                             f'got {feature_dim}; leave it out or choose model_params.neck "linear"')
+            raise ValueError(f'model_params.feature_dim: a neck without linear layer keeps all {channels} '
+                             f'channels, got {feature_dim}; leave it out or choose model_params.neck "linear"')
         self.dim = channels
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         return pooled, pooled
+
+
+class Scale(NoNeck):
+    """The pooled vector, for a classifier without bias times a number that is learned and begins at 1.6."""
+
+    classifier_bias = False
+
+    def __init__(self, channels: int, feature_dim: int | None) -> None:
+        super().__init__(channels, feature_dim)
+        self.scale = nn.Parameter(torch.tensor(1.6))
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        return pooled, self.scale * pooled
 
 
 class Linear(Neck):
@@ -139,6 +154,14 @@ class BNNeck(Neck):
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         features = self.linear(pooled)
         return features, self.norm(features)
+
+
+class BN(BNNeck):
+    """BNNeck, of which metric losses too see what is behind the batch norm."""
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        _, embedding = super().forward(pooled)
+        return embedding, embedding
 
 
 def linear(channels: int, dim: int, *, bias: bool = True) -> nn.Linear:

@@ -87,7 +87,8 @@ def test_stripes_that_do_not_come_out_even_are_refused(make_embedder, parts, dim
 
 
 @pytest.mark.parametrize("neck, dim, message", [
-    ("none", 8, '^model_params.feature_dim: neck "none" keeps all 576 channels, got 8; '),
+    ("none", 8, '^model_params.feature_dim: a neck without linear layer keeps all 576 channels, got 8; '),
+    ("scale", 8, '^model_params.feature_dim: a neck without linear layer keeps all 576 channels, got 8; '),
     ("linear", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
     ("linear+bn", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
 ])

@@ -72,3 +72,22 @@ def test_layer_norm_brings_every_image_to_mean_0_and_deviation_1(make_neck):
 def test_these_necks_need_a_feature_dim(make_neck, name):
     with pytest.raises(ValueError, match="^model_params.feature_dim: the linear necks need it, and it is missing; "):
         make_neck(name, feature_dim=None)
+
+
+@pytest.mark.parametrize("feature_dim", [None, 3])
+def test_bn_gives_metric_losses_the_embedding_of_bnneck(make_neck, feature_dim):
+    pooled = 5 + torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    neck, other = make_neck("bn", feature_dim=feature_dim), make_neck("bnneck", feature_dim=feature_dim)
+    features, embedding = neck(pooled)
+    assert torch.equal(features, embedding) and torch.equal(embedding, other(pooled)[1])
+    assert not neck.classifier_bias and not neck.norm.bias.requires_grad
+
+
+def test_scale_lengthens_the_embedding_by_a_number_that_is_learned(make_neck):
+    pooled = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    neck = make_neck("scale", feature_dim=None)
+    features, embedding = neck(pooled)
+    assert torch.equal(features, pooled) and torch.equal(embedding, 1.6 * pooled)
+    gradient, = torch.autograd.grad(embedding.sum(), neck.scale)
+    torch.testing.assert_close(gradient, pooled.sum())
+    assert [name for name, _ in neck.named_parameters()] == ["scale"] and not neck.classifier_bias
