@@ -118,7 +118,7 @@ def test_check_tells_values_origins_and_sizes_and_writes_nothing(params, train, 
 @pytest.mark.parametrize(("keys", "line"), [
     ({"parallels": [0, 1], "device": "cpu"}, "parallels: one process trains for now, 2 asked"),
     ({"batch_size": 7}, "batch_size: expected P x K = 2 x 4 = 8, found 7"),
-    ({"batch_sampling_params": {"class_balanced": True, "P": 500, "K": 4}}, "batch_sampling_params: "),
+    ({"batch_sampling_params": {"class_balanced": True, "P": 500, "K": 4}}, "batch_sampling_params.P: 500 "),
     ({"evaluation_params": {"type": "market_evaluate", "monitor": "map"}},
      'evaluation_params.monitor: the evaluator gives no "map"; did you mean "mAP"?'),
     ({"model_params": {"backbone": "resnet18", "feature_dim": 64, "pcb_n_parts": 5}}, "model_params"),

@@ -34,7 +34,7 @@ def sampler_can_be_built(params: Params, splits: Splits) -> None:
     try:
         build.sampler(params, labels)
     except ValueError as error:
-        raise ParamsError("params.json", [Mistake(("batch_sampling_params",), str(error))]) from None
+        raise ParamsError("params.json", [Mistake((), str(error))]) from None  # it begins with the key
 
 
 def _made_up(splits: Splits, params: Params, split: str, *, logits: bool) -> Predictions:
