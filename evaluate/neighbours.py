@@ -12,8 +12,8 @@ class Neighbours(NamedTuple):
     """The nearest images of queries and gallery, N in all, queries first."""
 
     rows: np.ndarray  # (N, K) the image itself, then the K - 1 nearest by falling cosine, ties by row
-    farthest: np.ndarray  # (N,) 2 - 2 cosine of the farthest
-    cosines: np.ndarray  # (Q, G) float32 of queries and gallery
+    farthest: np.ndarray  # (N,) distance, 2 - 2 cosine, of the farthest; above 0
+    distances: np.ndarray  # (Q, G) float32 of queries and gallery, the same
 
 
 def neighbours(embeddings: np.ndarray, queries: int, k: int, *, panel_bytes: int = PANEL_BYTES) -> Neighbours:
@@ -24,20 +24,26 @@ def neighbours(embeddings: np.ndarray, queries: int, k: int, *, panel_bytes: int
     """
     count = len(embeddings)
     step = max(8 * k, panel_bytes // (8 * count))
-    cosines = np.empty((queries, count - queries), np.float32)
+    distances = np.empty((queries, count - queries), np.float32)
     smallest = np.full(count, np.inf)
     nearest = _Nearest(count, min(k, count) - 1)
     for first in range(0, count, step):
         panel = embeddings[first:first + step] @ embeddings[first:].T
         height = len(panel)
         if first < queries:
-            cosines[first:first + step] = panel[:queries - first, queries - first:]
+            distances[first:first + step] = distance(panel[:queries - first, queries - first:])
         smallest[first:] = np.minimum(smallest[first:], panel.min(axis=0))
         smallest[first:first + height] = np.minimum(smallest[first:first + height], panel.min(axis=1))
         np.fill_diagonal(panel, -np.inf)  # an image's own place is the first, whoever equals it
         nearest.offer(panel, first, first)
         nearest.offer(panel[:, height:].T, first + height, first)
-    return Neighbours(nearest.rows(), np.maximum(2 - 2 * smallest, _EPSILON), cosines)
+    return Neighbours(nearest.rows(), np.maximum(distance(smallest), _EPSILON), distances)
+
+
+def distance(cosines: np.ndarray) -> np.ndarray:
+    """2 - 2 cosine: the squared distance of unit embeddings; 0 where rounding leaves a cosine above 1."""
+    distances: np.ndarray = np.maximum(2 - 2 * cosines, 0)
+    return distances
 
 
 class _Nearest:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluate.distances import unit
-from evaluate.neighbours import Neighbours, neighbours
+from evaluate.neighbours import Neighbours, distance, neighbours
 
 _PAIRS = 4096  # pairs of embeddings multiplied at a time
 
@@ -37,12 +37,10 @@ def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6,
     embeddings = np.concatenate([unit(query, "query"), unit(gallery, "gallery")])
     near = neighbours(embeddings, len(query), max(k1 + 1, k2))
     encodings = _averaged(_encodings(embeddings, near, k1), near.rows[:, :k2])
-    distances = near.cosines  # overwritten row by row: at Market's size it is the largest array here
     shared = _Shared(encodings, len(query))
-    for row, cosines in enumerate(distances):
-        original = (2 - 2 * cosines) / near.farthest[row]
-        distances[row] = (1 - lambda_value) * shared.jaccard(row) + lambda_value * original
-    return distances
+    for row, original in enumerate(near.distances):  # overwritten: at Market's size it is the largest array here
+        original[:] = (1 - lambda_value) * shared.jaccard(row) + lambda_value / near.farthest[row] * original
+    return near.distances
 
 
 def _encodings(embeddings: np.ndarray, near: Neighbours, k1: int) -> Sparse:
@@ -51,7 +49,7 @@ def _encodings(embeddings: np.ndarray, near: Neighbours, k1: int) -> Sparse:
     rows, columns = np.divmod(_expanded(near.rows, k1), count)
     cosines = np.concatenate([np.vecdot(embeddings[rows[i:i + _PAIRS]], embeddings[columns[i:i + _PAIRS]])
                               for i in range(0, len(rows), _PAIRS)])
-    weights = np.exp((2 * cosines - 2) / near.farthest[rows])
+    weights = np.exp(-distance(cosines) / near.farthest[rows])
     return Sparse(_starts(rows, count), columns, weights / np.bincount(rows, weights)[rows])
 
 

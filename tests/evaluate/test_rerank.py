@@ -90,9 +90,19 @@ def test_more_neighbours_than_images_is_all_of_them():
 
 
 def test_a_collapsed_network_leaves_all_distances_equal():
-    distances = rerank(np.ones((3, 4)), np.ones((70, 4)))
-    assert np.isfinite(distances).all()
-    assert np.ptp(distances[:, :5]) < 1e-6
+    for width in (4, 129):
+        distances = rerank(np.full((3, width), 0.3), np.full((70, width), 0.3))
+        assert np.ptp(distances[:, :5]) == 0
+        assert distances.min() >= -1e-6
+
+
+def test_a_network_about_to_collapse_still_gives_distances_from_0_to_1():
+    rng = np.random.default_rng(0)
+    for spread in (1e-1, 1e-3, 1e-5, 1e-7):
+        query, gallery = (1 + spread * rng.standard_normal((count, 129)) for count in (20, 90))
+        distances = rerank(query, gallery)
+        assert distances.min() >= -1e-6
+        assert distances.max() <= 1 + 1e-6
 
 
 def test_shared_neighbours_bring_a_straggler_before_an_impostor():
@@ -121,5 +131,6 @@ def test_neighbours_equal_a_sorted_matrix_whatever_the_panels(k, repeated):
     for panel_bytes in (1, 200 * 8 * 77, 2**20):
         found = neighbours(rows, 30, k, panel_bytes=panel_bytes)
         np.testing.assert_array_equal(found.rows, nearest_by_loops(cosines, k))
-        np.testing.assert_array_equal(found.farthest, (2 - 2 * cosines).max(axis=1))
-        np.testing.assert_array_equal(found.cosines, cosines[:30, 30:].astype(np.float32))
+        distances = np.maximum(2 - 2 * cosines, 0)
+        np.testing.assert_array_equal(found.farthest, distances.max(axis=1))
+        np.testing.assert_array_equal(found.distances, distances[:30, 30:].astype(np.float32))
