@@ -126,6 +126,14 @@ def test_a_larger_margin_of_an_image_is_a_wider_one(make_output, form):
     assert (gradient > 0).all()
 
 
+def test_margins_between_the_own_class_and_others_are_reported(make_output):
+    output, batch = make_output(classifier="cosine")
+    scalars = UcCls(margin=0.1)(output, batch).scalars
+    between = 0.1 + 2 * output.margins
+    for name, value in {"margin": between.mean(), "margin_min": between.min(), "margin_max": between.max()}.items():
+        torch.testing.assert_close(scalars[name], value.detach())
+
+
 def test_cosface_is_am_softmax_of_one_margin(make_output):
     output, batch = make_output(classifier="cosine")
     assert torch.equal(CosFace(margin=0.3, scale=16.0)(output, batch).value,

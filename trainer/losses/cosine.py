@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.records import Batch
 from trainer.losses.logits import accuracy, branch_class_lengths, branch_lengths, branch_logits
-from trainer.losses.norm_aware import image_margins
+from trainer.losses.norm_aware import image_margins, spread
 from trainer.output import Loss, LossValue, Output
 
 Form = Literal["cos", "angle", "arc"]
@@ -98,6 +98,10 @@ class UcCls(UcxCls):
     """
 
     reads_margins = True
+
+    def forward(self, output: Output, batch: Batch) -> LossValue:
+        value, scalars = super().forward(output, batch)
+        return LossValue(value, scalars | spread(self.margin + 2 * image_margins(output)))  # between own and others
 
     def margins(self, output: Output, own: Tensor) -> Tensor:
         return super().margins(output, own) + (2 * own - 1) * image_margins(output)[:, None]

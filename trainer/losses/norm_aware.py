@@ -58,6 +58,12 @@ def image_margins(output: Output) -> Tensor:
     return output.margins
 
 
+def spread(margins: Tensor) -> dict[str, Tensor]:
+    """What is worth a curve of margins, (B,)."""
+    known = margins.detach()
+    return {"margin": known.mean(), "margin_min": known.min(), "margin_max": known.max()}
+
+
 class NormAware(Loss):
     """Mean over anchors of what `mined` makes of distances between unit vectors, shifted by margins.
 
@@ -81,8 +87,7 @@ class NormAware(Loss):
         shifts = torch.where(same, self.margin + of_pairs, -of_pairs)
         distances = pairwise_distances(F.normalize(getattr(output, self.on)))
         value = self.mined(self.distance(distances, shifts), same).mean()
-        alike = self.margin + 4 * margins.detach()  # of a triplet of such images
-        return LossValue(value, {"margin": alike.mean(), "margin_min": alike.min(), "margin_max": alike.max()})
+        return LossValue(value, spread(self.margin + 4 * margins))  # of triplets of three such images
 
     def pair_margins(self, margins: Tensor) -> Tensor:
         """(B,) -> (B, B), anchors by row."""
