@@ -92,7 +92,7 @@ class NN(Learned):
 
 
 class Taylor(Learned):
-    """A polynomial of the length without constant: of powers 1, 3, 5 ..., or of all."""
+    """A polynomial of the length without constant: of powers 1, 3, 5 ..., or of all; without bounds."""
 
     def __init__(self, *, size: Size = 5, powers: Annotated[
             Literal["odd", "all"], "odd = longer and shorter than the mean are opposites"] = "odd",
@@ -110,7 +110,7 @@ class Taylor(Learned):
 
 
 class Legendre(Learned):
-    """A sum of the Legendre polynomials P1, P3, P5 ... of the length."""
+    """A sum of the Legendre polynomials P1, P3, P5 ... of the length; without bounds."""
 
     def __init__(self, *, size: Size = 5, log: Log = False) -> None:
         super().__init__(log)
