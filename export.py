@@ -88,7 +88,7 @@ def trained(run: RunDirectory, which: str) -> Trained:
     except ValueError as error:
         raise ParamsError(f"{run.path}: {which} snapshot", [_mistake(error, state)]) from error
     network = restored_network(params, state)
-    return Trained(state, params, network, preprocessing, Splits(Path(params.batches_dir)), run_eval)
+    return Trained(state, params, network, preprocessing, Splits(params.batches_dir), run_eval)
 
 
 def _mistake(error: ValueError, state: State) -> Mistake:
@@ -138,7 +138,7 @@ def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_fil
 
 def real_images(model: Trained) -> list[Seen]:
     """Images of the run, evenly spaced over one split; DataError names one that cannot be used."""
-    there = [split for split in PROVEN_ON if (model.splits.folder / f"{split}.lmdb").is_file()]
+    there = [split for split in PROVEN_ON if model.splits.has(split)]
     archive = model.splits.archive(there[0] if there else "train")
     places = np.linspace(0, len(archive) - 1, min(IMAGES, len(archive))).astype(int)
     return [Seen(archive.read(i), drawn(archive, i, model.preprocessing)) for i in places.tolist()]

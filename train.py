@@ -124,7 +124,7 @@ def _drawing(run_eval: Any, run: RunDirectory, loaded: Loaded, count: int) -> An
     from evaluate.rank_lists import write_rank_lists
     from trainer.splits import Splits
 
-    search, splits = search_of(run_eval), Splits(Path(loaded.params.batches_dir))
+    search, splits = search_of(run_eval), Splits(loaded.params.batches_dir)
     if search is None:
         message = "this evaluator ranks no gallery that --rank_lists could draw; market_evaluate does"
         raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), message)])
@@ -149,7 +149,7 @@ def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple
     from trainer.weights import weights_can_be_loaded
 
     loaded = _load(path, overrides)
-    splits = Splits(Path(loaded.params.batches_dir))
+    splits = Splits(loaded.params.batches_dir)
     sampler_can_be_built(loaded.params, splits)
     classes = len(splits.archive("train").class_names)
     told = weights_can_be_loaded(loaded.params, classes) if weights else []

@@ -8,7 +8,7 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import lmdb
 import numpy as np
@@ -43,6 +43,22 @@ class Meta(NamedTuple):
     class_names: list[str]
 
 
+class Images(Protocol):
+    """Encoded images by number, with what is known of them: an archive, or several as one."""
+
+    labels: np.ndarray  # (N,) int64, 0..K-1; -1 = junk
+    cameras: np.ndarray  # (N,) int64; -1 where the source has none
+    class_names: list[str]  # K of them
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> bytes:
+        """The encoded image i; DataError when it is damaged."""
+
+    def where(self, i: int) -> str:
+        """Image i for people: file, record and original path."""
+
+
 class Archive:
     """A split opened for reading: labels, cameras, sequences, each (N,) int64, and encoded images by number.
 
@@ -62,6 +78,9 @@ class Archive:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_archive, (self.path,)
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def read(self, i: int) -> bytes:
         """The encoded image of record i, its checksum compared; DataError when it is damaged."""
         if not 0 <= i < len(self):
@@ -69,8 +88,11 @@ class Archive:
         try:
             return _get(self.path, record_key(i), int(self._checksums[i]))
         except _DamagedValue as error:
-            name = f"{self.path}: record {record_key(i).decode()} ({self.original_path(i)})"
-            raise DataError(f"{name} {error}; {_remedy(self.path, self.source)}") from error
+            raise DataError(f"{self.where(i)} {error}; {_remedy(self.path, self.source)}") from error
+
+    def where(self, i: int) -> str:
+        """Record i for people: file, key and original path."""
+        return f"{self.path}: record {record_key(i).decode()} ({self.original_path(i)})"
 
     def original_path(self, i: int) -> str:
         """Where record i came from, relative to its source's root; the first call loads the paths."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.archive import Archive
+from data.archive import Images
 from data.augment import Augment
 from data.records import Batch, DataError
 from deploy.preprocess import ImageError, Preprocessing
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 class TrainImages(Dataset[Batch | DataError]):
     """Random variants, drawn from (seed, epoch, position) and nothing else."""
 
-    def __init__(self, archive: Archive, augment: Augment, seed: int) -> None:
+    def __init__(self, archive: Images, augment: Augment, seed: int) -> None:
         self._archive, self._augment, self._seed = archive, augment, seed
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch | DataError:
@@ -42,7 +42,7 @@ class TrainImages(Dataset[Batch | DataError]):
 class EvaluationImages(Dataset[Batch | DataError]):
     """Images as deployment sees them."""
 
-    def __init__(self, archive: Archive, preprocessing: Preprocessing) -> None:
+    def __init__(self, archive: Images, preprocessing: Preprocessing) -> None:
         self._archive, self._preprocessing = archive, preprocessing
 
     def __getitems__(self, numbers: Iterable[int]) -> Batch | DataError:
@@ -51,7 +51,7 @@ class EvaluationImages(Dataset[Batch | DataError]):
         return _batch(self._archive, self._preprocessing, draws)
 
 
-def _batch(archive: Archive, size: Preprocessing, draws: Sequence[tuple[int, Draw]]) -> Batch | DataError:
+def _batch(archive: Images, size: Preprocessing, draws: Sequence[tuple[int, Draw]]) -> Batch | DataError:
     images = torch.empty((len(draws), 3, size.height, size.width), dtype=torch.uint8)
     rows = images.numpy()
     try:
@@ -64,11 +64,11 @@ def _batch(archive: Archive, size: Preprocessing, draws: Sequence[tuple[int, Dra
     return Batch(images, torch.from_numpy(labels), torch.from_numpy(cameras))
 
 
-def drawn(archive: Archive, number: int, draw: Draw) -> np.ndarray:
+def drawn(archive: Images, number: int, draw: Draw) -> np.ndarray:
     """What is drawn of a record, (H, W, 3) uint8; DataError names it where it is no image or damaged."""
     encoded = archive.read(number)
     try:
         return draw(encoded)
     except ImageError as error:
-        raise DataError(f"{archive.path}: record {number} ({archive.original_path(number)}): {error}; "
-                        "pack the split again, with --skip_corrupt to leave such images out") from error
+        raise DataError(f"{archive.where(number)}: {error}; pack the split again, with --skip_corrupt to leave such "
+                        "images out") from error

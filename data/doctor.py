@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data.archive import Archive, open_archive, record_key
+from data.archive import Archive, open_archive
 from data.checks import CHECKS, Finding, Scanned, missing_splits
 from data.parallel import cores, map_in_processes
 from data.records import DataError
@@ -108,7 +108,7 @@ def _examine_one(archive: Archive, i: int) -> tuple[bytes, str]:
     try:
         opened(encoded)
     except ImageError as error:
-        return b"", f"{archive.path}: record {record_key(i).decode()} ({archive.original_path(i)}): {error}"
+        return b"", f"{archive.where(i)}: {error}"
     return hashlib.sha1(encoded).digest(), ""
 
 

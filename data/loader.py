@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from data.archive import Archive
+from data.archive import Images
 from data.augment import Augment
 from data.dataset import EvaluationImages, Key, TrainImages
 from data.records import Batch, BatchSampler, DataError
@@ -28,7 +28,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        archive: Archive,
+        archive: Images,
         sampler: BatchSampler,
         augment: Augment,
         *,
@@ -70,7 +70,7 @@ class TrainLoader:
 
 
 def evaluation_batches(
-    archive: Archive,
+    archive: Images,
     preprocessing: Preprocessing,
     *,
     batch_size: int,

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -170,9 +170,10 @@ def _validated(raw: dict[str, Any], mistakes: list[Mistake]) -> Params | None:
     except ValidationError as error:
         found = mistakes_of(error, raw, Params)
     mistakes.extend(found)
-    left = copy.deepcopy({"batches_dir": "missing", **raw})
+    left = copy.deepcopy(raw)
     for mistake in found:
         cut(left, mistake.path)
+    left.setdefault("batches_dir", "missing")
     try:
         return Params.model_validate(left)
     except ValidationError:
@@ -213,12 +214,28 @@ def _check_options(table: Table, section: Plugin, path: Path, resolved: dict[str
 def _absolute(resolved: dict[str, Any], folder: FilePath, mistakes: list[Mistake]) -> None:
     for path in PATHS:
         value = get(resolved, path)
-        if isinstance(value, str):
-            try:
-                put(resolved, path, str(_place(folder, value)))
-            except (OSError, RuntimeError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                mistakes.append(Mistake(path, f"expected a path of this system, found {shown(value)}: {reason}"))
+        if isinstance(value, list):
+            for i in range(len(value)):
+                _absolute_at((*path, i), resolved, folder, mistakes)
+            mistakes.extend(_repeated(path, value))
+        else:
+            _absolute_at(path, resolved, folder, mistakes)
+
+
+def _absolute_at(path: Path, resolved: dict[str, Any], folder: FilePath, mistakes: list[Mistake]) -> None:
+    value = get(resolved, path)
+    if isinstance(value, str):
+        try:
+            put(resolved, path, str(_place(folder, value)))
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            mistakes.append(Mistake(path, f"expected a path of this system, found {shown(value)}: {reason}"))
+
+
+def _repeated(path: Path, folders: list[str]) -> Iterator[Mistake]:
+    for i, folder in enumerate(folders):
+        if (first := folders.index(folder)) < i:
+            yield Mistake((*path, i), f"the same folder as {dotted((*path, first))}; name it once")
 
 
 def _place(folder: FilePath, value: str) -> FilePath:

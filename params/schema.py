@@ -9,6 +9,7 @@ from params.errors import Path
 from params.plugin import Choice
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Text = Annotated[str, Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -190,7 +191,8 @@ class Params(Section):
 
     editor_schema: Annotated[str | None, Field(alias="$schema", description="for editors; no effect")] = None
     about: Annotated[Any, Field(description="notes of yours; no effect")] = None
-    batches_dir: Annotated[str, Field(min_length=1, description="folder of archives written by data.pack")]
+    batches_dir: Annotated[Text | Annotated[list[Text], Field(min_length=1)], Field(
+        description="folder of archives written by data.pack, or several to train on together")]
     working_dir: Annotated[str, Field(min_length=1, description="folder in which runs are made")] = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="every random draw comes from it")] = 0
     epoch: Annotated[Count, Field(description="passes over the training images")] = 30

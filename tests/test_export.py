@@ -189,7 +189,7 @@ def test_a_record_that_is_no_image_ends_with_3_and_its_name(run, edit, capsys, t
     edit("best", batches_dir=str(tmp_path))
     assert export.main(["--run_dir", str(run)]) == 3
     error = capsys.readouterr().err
-    assert error.startswith(f"{tmp_path / 'query.lmdb'}: record 1 (1.jpg): ") and error.count("\n") == 1
+    assert error.startswith(f"{tmp_path / 'query.lmdb'}: record 000000001 (1.jpg): ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("keys", "said"), [

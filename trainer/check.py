@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.archive import Archive
+from data.archive import Images
 from params.describe import shown
 from params.errors import dotted
 from params.reader import Loaded
@@ -19,7 +19,7 @@ COLUMNS = 60
 STATES = {"sgd": 1, "nesterov": 1, "rmsprop": 2, "amsgrad": 3}  # tensors an optimiser keeps per weight; Adam's two else
 
 
-def report(loaded: Loaded, archive: Archive) -> Iterator[str]:
+def report(loaded: Loaded, archive: Images) -> Iterator[str]:
     """The lines of `--operation check`: every effective value and its origin, data, steps, rates, size, memory."""
     params = loaded.params
     width = max(len(name) for name in loaded.origins)
@@ -30,7 +30,7 @@ def report(loaded: Loaded, archive: Archive) -> Iterator[str]:
     yield from (f"note: {notice}" for notice in loaded.notices)
     batches = len(build.sampler(params, archive.labels))
     steps = -(-batches // params.gradient_accumulation)
-    yield f"training images        {len(archive):,} of {len(archive.class_names):,} classes ({archive.path})"
+    yield f"training images        {len(archive):,} of {len(archive.class_names):,} classes ({archive})"
     yield f"steps                  {steps:,} per epoch, {steps * params.epoch:,} in all"
     yield f"learning rate          {_curve(params, steps)}"
     yield from _size(params, len(archive.class_names))

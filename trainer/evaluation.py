@@ -1,7 +1,5 @@
 """A run's snapshot, evaluated outside training."""
 
-from pathlib import Path
-
 from data.records import RunEval
 from params.reader import Loaded
 from params.schema import Params
@@ -42,5 +40,5 @@ def evaluate_snapshot(
     device = build.device(params)
     network = restored_network(params, snapshot_of(run, which)).to(device)
     deployed = run_network(network, logits=wants_logits, device=device)
-    metrics = run_eval(loaded.resolved, predict_splits(Splits(Path(params.batches_dir)), params, deployed))
+    metrics = run_eval(loaded.resolved, predict_splits(Splits(params.batches_dir), params, deployed))
     return finite_metrics(metrics)

@@ -54,7 +54,7 @@ def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_
 def _train(
     run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool, stop: StopSignal,
 ) -> None:
-    params, splits = loaded.params, Splits(Path(loaded.params.batches_dir))
+    params, splits = loaded.params, Splits(loaded.params.batches_dir)
     training = Training(params, loaded.resolved, splits.archive("train"), build.device(params))
     _initialise(training, run)
     run.write_params(loaded.resolved)

@@ -1,10 +1,11 @@
 """The archives of one packed set, and predictions over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from data.archive import Archive, open_archive
+from data.archive import Archive, Images, open_archive
+from data.joint import Joint
 from data.loader import evaluation_batches
 from data.records import DataError, Predict, Predictions
 from params.schema import Params
@@ -13,18 +14,46 @@ from trainer.predict import Run, predict
 
 
 class Splits:
-    """The splits that data.pack wrote into one folder, opened when first asked for."""
+    """The splits that data.pack wrote into one folder, or several, opened when first asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Split train is of all folders that have one, as one; any other split is of the first folder that has it.
+    """
+
+    def __init__(self, folders: str | Sequence[str]) -> None:
+        self._folders = [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)]
         self.archive = cache(self._open)
 
-    def _open(self, split: str) -> Archive:
-        path = self.folder / f"{split}.lmdb"
-        if not path.is_file():
-            there = ", ".join(sorted(file.stem for file in self.folder.glob("*.lmdb"))) or "none"
-            raise DataError(f'{path}: no such split; {self.folder} holds: {there}; write it with python -m data.pack')
-        return open_archive(path)
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+        return bool(self._paths(split))
+
+    def _paths(self, split: str) -> list[Path]:
+        return [path for path in (folder / f"{split}.lmdb" for folder in self._folders) if path.is_file()]
+
+    def _open(self, split: str) -> Images:
+        for folder in self._folders:
+            if not any(folder.glob("*.lmdb")):
+                raise self._lacks(folder, split)
+        paths = self._paths(split)
+        if not paths:
+            raise self._lacks(self._folders[0], split)
+        if split == "train" and len(paths) > 1:
+            return Joint([open_archive(path) for path in paths])
+        archive = open_archive(paths[0])
+        self._refuse_other_numbers(archive)
+        return archive
+
+    def _lacks(self, folder: Path, split: str) -> DataError:
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.lmdb"))) or "none"
+        return DataError(f"{folder / split}.lmdb: no such split; {folder} holds: {there}; write it with "
+                         "python -m data.pack")
+
+    def _refuse_other_numbers(self, archive: Archive) -> None:
+        """DataError for a split over classes that joint training numbers otherwise: those of its second set on."""
+        trained = archive.path.with_name("train.lmdb")
+        if trained in self._paths("train")[1:] and open_archive(trained).class_names == archive.class_names:
+            raise DataError(f"{archive.path}: its classes are numbered as in {trained}, which joint training counts "
+                            f"on from the sets before; put {trained.parent} first in batches_dir")
 
 
 def predict_splits(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from data.archive import Archive
+from data.archive import Images
 from data.loader import TrainLoader
 from data.records import Batch, DataError
 from params.schema import Params
@@ -26,12 +26,13 @@ class Training:
     `epoch` epochs are done, `batch` batches of the next one, and `step` optimiser steps in all.
     """
 
-    def __init__(self, params: Params, resolved: dict[str, Any], archive: Archive, device: torch.device) -> None:
+    def __init__(self, params: Params, resolved: dict[str, Any], archive: Images, device: torch.device) -> None:
         self.params = params
         self.device = device
         self.epoch = self.batch = self.step = 0
         self.metrics: dict[str, float] = {}
         self.class_names = archive.class_names
+        self._data = str(archive)
         self._resolved = resolved
         self.network = build.network(params, len(archive.class_names)).to(device)
         self.criterion = build.criterion(params, self.network, len(archive.class_names)).to(device)
@@ -99,7 +100,7 @@ class Training:
         DataError when the data has other classes than the state was trained on.
         """
         if state["class_names"] != self.class_names:
-            raise DataError(f"{self.params.batches_dir}: its classes are not those of the snapshot; give the data that "
+            raise DataError(f"{self._data}: its classes are not those of the snapshot; give the data that "
                             "the run was trained on, or begin a new run")
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.metrics = state["metrics"]

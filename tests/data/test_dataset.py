@@ -67,7 +67,7 @@ def test_a_record_that_does_not_decode_is_named_with_its_archive_and_original_pa
     for error in (TrainImages(damaged, AUGMENT, 1).__getitems__([Key(0, 0, 0), Key(0, 1, 1)]),
                   EvaluationImages(damaged, SIZE).__getitems__([0, 1, 2])):
         assert isinstance(error, DataError)
-        assert str(error).startswith(f"{damaged.path}: record 1 (photos/1.jpg): image bytes: not an image")
+        assert str(error).startswith(f"{damaged.path}: record 000000001 (photos/1.jpg): image bytes: not an image")
         assert "--skip_corrupt" in str(error) and "\n" not in str(error)
 
 

@@ -22,7 +22,7 @@ from deploy.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 SIZE = Preprocessing(16, 8)
-DAMAGE = r"^[^\n]*damaged\.lmdb: record 9 \(9\.jpg\): image bytes: [^\n]*$"
+DAMAGE = r"^[^\n]*damaged\.lmdb: record 000000009 \(9\.jpg\): image bytes: [^\n]*$"
 AUGMENT = Augment(SIZE, mirror=True, padding=2, rotation=5.0, random_erasing=True, gaussian_noise=1.0)
 
 

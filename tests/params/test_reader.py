@@ -39,6 +39,14 @@ def test_relative_paths_start_at_the_file(read, tmp_path):
     assert loaded.params.imagenet_pretrain == str(tmp_path / "weights.pth")
 
 
+def test_several_folders_to_train_on_start_at_the_file_and_are_overridden_one_or_all(read, tmp_path):
+    assert read({"batches_dir": ["a", "../b"]}).params.batches_dir == [str(tmp_path / "a"), str(tmp_path.parent / "b")]
+    assert read({"batches_dir": ["a", "b"]}, "batches_dir[1]=c").params.batches_dir == [
+        str(tmp_path / "a"), str(tmp_path / "c")]
+    loaded = read({"batches_dir": ["a", "b"]}, "batches_dir=c")
+    assert (loaded.params.batches_dir, loaded.origins["batches_dir"]) == (str(tmp_path / "c"), "override")
+
+
 def test_every_value_knows_where_it_came_from(read):
     origins = read({"epochs": 3, "img_h": 64, "optimizer": "adam", "model_params": {"neck": "linear"}},
                    "lr.base_lr=0.02", "model_params.neck=bnneck", "tri_loss_margin=0.3").origins
@@ -97,6 +105,9 @@ def test_all_mistakes_are_said_at_once_with_path_and_remedy(read):
     ({"working_dir": "a\0b"}, 'working_dir: expected a path of this system, found "a\\u0000b": embedded null byte'),
     ({"batches_dir": "~nosuchuser/x"},
      'batches_dir: expected a path of this system, found "~nosuchuser/x": Could not determine home directory.'),
+    ({"batches_dir": []}, "batches_dir: expected a string or at least 1 entries, found []"),
+    ({"batches_dir": ["a", ""]}, 'batches_dir[1]: expected a string that is not empty, found ""'),
+    ({"batches_dir": ["a", "b", "c/../a"]}, "batches_dir[2]: the same folder as batches_dir[0]; name it once"),
     ({"pretrain_snapshot": "x" * 5000},
      f'pretrain_snapshot.path: expected a path of this system, found "{"x" * 56}...: File name too long'),
     ({"imagenet_pretrain": "x/" * 4000},
