@@ -65,12 +65,17 @@ def test_margins_go_through_a_state_dict(margin):
     assert torch.equal(other.train()(vectors()), margin.train()(vectors()))
 
 
-def test_a_vector_of_zeros_gives_finite_numbers(margin):
+@pytest.mark.parametrize("training", [True, False])
+def test_a_vector_of_zeros_gives_finite_numbers(margin, training):
     x = torch.cat([torch.zeros(2, 9), vectors()]).requires_grad_()
-    for module in (margin, margin.eval()):
-        margins = module(x)
-        gradient, = torch.autograd.grad(margins.sum() + margins[0], x)
-        assert margins.isfinite().all() and gradient.isfinite().all()
+    margins = margin.train(training)(x)
+    gradient, = torch.autograd.grad(margins.sum() + margins[0], x)
+    assert margins.isfinite().all() and gradient.isfinite().all()
+
+
+def test_the_logarithm_of_a_dead_network_is_finite():
+    margins = Taylor(log=True)(torch.zeros(4, 3))
+    assert margins.isfinite().all()
 
 
 def test_margins_of_half_precision_vectors_are_computed_in_single(margin):
