@@ -1,5 +1,7 @@
 """Sources: each layout read by its rules, and each break of them refused by name."""
 
+from pathlib import Path
+
 import pytest
 
 from data.records import DataError
@@ -52,6 +54,11 @@ def test_every_source_says_what_its_options_are(name):
     options = SOURCES.options(name)
     assert all(field.description for field in options.model_fields.values())
     options()  # each has a default
+
+
+def test_every_source_has_a_row_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert [name for name in SOURCES if f"\n| `{name}` |" not in page] == []
 
 
 def test_market_trains_without_junk_and_counts_it(market, read):
