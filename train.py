@@ -13,6 +13,7 @@ from params import Loaded, Mistake, ParamsError, load
 from trainer import service
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
+SCRIPT = Path(__file__).resolve()
 OK = 0  # every error knows its own exit code
 
 
@@ -34,22 +35,25 @@ def start_train(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     """Train in the foreground."""
     run = _created(arguments)
-    return _foreground(run, _load(run.params, []))
+    return _foreground(run, _load(run.params, []), [])
 
 
 def resume_train(arguments: argparse.Namespace) -> int:
     """Carry a stopped, failed or dead run on from its last snapshot, by the run's own params.json."""
     from params.reader import read_json
+    from trainer.ranks import launched
     from trainer.resume import same_run
 
     run = _run(arguments)
+    if launched():
+        return _rank(run, _load(run.params, arguments.set))
     if run.read_status()["state"] == "finished" and not arguments.set:
         raise RunError(f"{run.path}: finished, nothing to resume; --set epoch=N trains on to epoch N")
     if run.owner() is not None:
         raise RunError(f"{run.path}: already running as process {run.owner()}; stop it with --operation stop_train")
     loaded, *_ = _checked(run.params, arguments.set, weights=not run.last.is_file())
     same_run(read_json(run.params), loaded.resolved)
-    return _detached(run, arguments.set) if arguments.detach else _foreground(run, loaded)
+    return _detached(run, arguments.set) if arguments.detach else _foreground(run, loaded, arguments.set)
 
 
 def stop_train(arguments: argparse.Namespace) -> int:
@@ -170,24 +174,41 @@ def _created(arguments: argparse.Namespace) -> RunDirectory:
 
 
 def _detached(run: RunDirectory, overrides: list[str]) -> int:
-    child = service.launch(Path(__file__).resolve(), run, overrides)
+    child = service.launch(service.command(SCRIPT, run, overrides), run)
     code = service.wait_for_first_step(run, child)
     facts = run.read_status()
     if code:
-        raise RunFailed(f"{run.path}: {facts.get('error') or 'ended before its first step'}; see {run.log}", code)
+        said = facts.get("error") or "ended before its first step"
+        raise service.RunFailed(f"{run.path}: {said}; see {run.log}", code)
     print(service.one_line(run, facts))
     print(f"log: {run.log}")
     return OK
 
 
-def _foreground(run: RunDirectory, loaded: Loaded) -> int:
+def _foreground(run: RunDirectory, loaded: Loaded, overrides: list[str]) -> int:
+    """Train in this process, or in as many as parallels asks for."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from trainer.launch import launch
     from trainer.session import carry_on
 
-    with logging_redirect_tqdm():
-        carry_on(run, loaded, *_evaluator(loaded))
+    if loaded.params.processes > 1:
+        launch(run, service.command(SCRIPT, run, overrides), loaded.params.processes)
+    else:
+        with logging_redirect_tqdm():
+            carry_on(run, loaded, *_evaluator(loaded))
     print(service.one_line(run, run.read_status()))
+    return OK
+
+
+def _rank(run: RunDirectory, loaded: Loaded) -> int:
+    """Take part in training that another process has launched in several."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from trainer.launch import take_part
+
+    with logging_redirect_tqdm():
+        take_part(run, loaded, *_evaluator(loaded))
     return OK
 
 
@@ -207,17 +228,6 @@ def _run(arguments: argparse.Namespace) -> RunDirectory:
     run = run_directory(working_dir, arguments.sub_working_dir)
     run.read_status()
     return run
-
-
-class RunFailed(Exception):
-    """A background run ended before its first step: its line, and its exit code."""
-
-    def __init__(self, line: str, exit_code: int) -> None:
-        super().__init__(line, exit_code)
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def _parser() -> argparse.ArgumentParser:

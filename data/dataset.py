@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from data.archive import Images
 from data.augment import Augment
-from data.records import Batch, DataError
+from data.records import WHOLE, Batch, DataError, Share
 from deploy.preprocess import ImageError, Preprocessing
 
 Draw = Callable[[bytes], np.ndarray]  # an encoded image -> (H, W, 3) uint8
@@ -27,13 +27,17 @@ class Key(NamedTuple):
 class TrainImages(Dataset[Batch | DataError]):
     """Random variants, drawn from (seed, epoch, position) and nothing else."""
 
-    def __init__(self, archive: Images, augment: Augment, seed: int) -> None:
-        self._archive, self._augment, self._seed = archive, augment, seed
+    def __init__(self, archive: Images, augment: Augment, seed: int, share: Share = WHOLE) -> None:
+        self._archive, self._augment, self._seed, self._share = archive, augment, seed, share
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch | DataError:
-        """One batch. A DataError is handed over, not raised: torch would wrap it in a worker's traceback."""
-        draws = [(key.image, partial(self._augment, rng=self._rng(key))) for key in keys]
-        return _batch(self._archive, self._augment.preprocessing, draws)
+        """The share's images of one batch, and the labels of all.
+
+        A DataError is handed over, not raised: torch would wrap it in a worker's traceback.
+        """
+        own = keys[self._share.of(len(keys))]
+        draws = [(key.image, partial(self._augment, rng=self._rng(key))) for key in own]
+        return _batch(self._archive, self._augment.preprocessing, draws, [key.image for key in keys])
 
     def _rng(self, key: Key) -> np.random.Generator:
         return np.random.default_rng([self._seed, key.epoch, key.position])
@@ -48,10 +52,13 @@ class EvaluationImages(Dataset[Batch | DataError]):
     def __getitems__(self, numbers: Iterable[int]) -> Batch | DataError:
         """One batch, or a DataError handed over as by TrainImages."""
         draws = [(number, self._preprocessing) for number in numbers]
-        return _batch(self._archive, self._preprocessing, draws)
+        return _batch(self._archive, self._preprocessing, draws, [number for number, _ in draws])
 
 
-def _batch(archive: Images, size: Preprocessing, draws: Sequence[tuple[int, Draw]]) -> Batch | DataError:
+def _batch(
+    archive: Images, size: Preprocessing, draws: Sequence[tuple[int, Draw]], numbers: Sequence[int],
+) -> Batch | DataError:
+    """The pictures that are drawn, and what is known of the images with these numbers."""
     images = torch.empty((len(draws), 3, size.height, size.width), dtype=torch.uint8)
     rows = images.numpy()
     try:
@@ -59,7 +66,6 @@ def _batch(archive: Images, size: Preprocessing, draws: Sequence[tuple[int, Draw
             row[:] = drawn(archive, number, draw).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     except DataError as error:
         return error
-    numbers = [number for number, _ in draws]
     labels, cameras = archive.labels[numbers], archive.cameras[numbers]
     return Batch(images, torch.from_numpy(labels), torch.from_numpy(cameras))
 

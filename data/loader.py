@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from data.archive import Images
 from data.augment import Augment
 from data.dataset import EvaluationImages, Key, TrainImages
-from data.records import Batch, BatchSampler, DataError
+from data.records import WHOLE, Batch, BatchSampler, DataError, Share
 from deploy.preprocess import Preprocessing
 
 PREFETCH = 2  # batches that each worker may be ahead
@@ -22,8 +22,8 @@ StartMethod = Literal["fork", "spawn", "forkserver"]
 class TrainLoader:
     """The batches of an epoch: the same, to the last pixel, for any number of workers and from any batch on.
 
-    The worker processes live from the first batch until `close`; with 0 workers this process makes the
-    batches. `start_method` None is the platform's default.
+    Of every batch only the share's images are made. The worker processes live from the first batch until
+    `close`; with 0 workers this process makes the batches. `start_method` None is the platform's default.
     """
 
     def __init__(
@@ -36,10 +36,11 @@ class TrainLoader:
         workers: int,
         start_method: StartMethod | None = None,
         pin_memory: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         self._keys = _EpochKeys(sampler)
         self._start = partial(
-            _loader, TrainImages(archive, augment, seed), self._keys, workers=workers,
+            _loader, TrainImages(archive, augment, seed, share), self._keys, workers=workers,
             start_method=start_method, pin_memory=pin_memory, persistent_workers=workers > 0)
         self._loader = self._start()
         self._reading = self._read()
@@ -76,15 +77,16 @@ def evaluation_batches(
     batch_size: int,
     workers: int,
     start_method: StartMethod | None = None,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
-    """Every image of a split once, in the archive's order; the last batch may be smaller.
+    """The share's batches of every image of a split once, in the archive's order; the last batch may be smaller.
 
     The workers live as long as the iterator. Raises DataError at the first image that cannot be read.
     """
     count = len(archive)
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     images = EvaluationImages(archive, preprocessing)
-    for batch in _loader(images, batches, workers=workers, start_method=start_method):
+    for batch in _loader(images, batches[share.of(len(batches))], workers=workers, start_method=start_method):
         yield _whole(batch)
 
 

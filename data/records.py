@@ -20,9 +20,23 @@ class DataError(ValueError):
 class Batch(NamedTuple):
     """One step's images with what is known of them."""
 
-    images: Tensor  # (B, 3, H, W) uint8 RGB at network size
+    images: Tensor  # (B, 3, H, W) uint8 RGB at network size; of several processes, this one's share of them
     labels: Tensor  # (B,) int64, 0..K-1
     cameras: Tensor  # (B,) int64, -1 where the source has none
+
+
+class Share(NamedTuple):
+    """What one of several processes takes of things in order: a run of them, as long as the others' or one longer."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, count: int) -> slice:
+        """Its part of `count` things; all parts together are each thing once."""
+        return slice(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+
+
+WHOLE = Share()
 
 
 class Predictions(NamedTuple):

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from params.errors import Path
 from params.plugin import Choice
+from params.sugar import whole_batch
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Text = Annotated[str, Field(min_length=1)]
@@ -196,7 +197,8 @@ class Params(Section):
     working_dir: Annotated[str, Field(min_length=1, description="folder in which runs are made")] = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="every random draw comes from it")] = 0
     epoch: Annotated[Count, Field(description="passes over the training images")] = 30
-    batch_size: Annotated[Count, Field(description="images per step and GPU; P x K when class-balanced")] = 64
+    batch_size: Annotated[Count, Field(
+        description="images per step and process; P x K, of all processes together, when class-balanced")] = 64
     img_h: Annotated[int, Field(ge=8, le=4096, description="height of the network's input, pixels")] = 256
     img_w: Annotated[int, Field(ge=8, le=4096, description="width of the network's input, pixels")] = 128
     model_params: ModelParams = ModelParams()
@@ -226,16 +228,30 @@ class Params(Section):
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Field(description="arithmetic of the network")] = "fp32"
     channels_last: Annotated[bool, Field(description="memory layout; faster convolutions on some devices")] = False
     compile: Annotated[bool, Field(description="run the network through torch.compile")] = False
-    parallels: Annotated[list[Annotated[int, Field(ge=0)]], Field(description="GPU ids; [] = CPU")] = []
+    parallels: Annotated[list[Annotated[int, Field(ge=0)]], Field(
+        description="GPU ids, each with a process of its own; [] = CPU; with device cpu, as many processes there")] = []
     device: Annotated[Literal["cpu", "cuda"] | None, Field(
         description="null = cuda when parallels names GPUs, else cpu")] = None
-    num_preprocess_workers: Annotated[int, Field(ge=0, le=256, description="processes that prepare batches")] = 2
+    sync_batch_norm: Annotated[bool, Field(
+        description="several processes' batch norms compare the images of all, not each its own")] = True
+    num_preprocess_workers: Annotated[int, Field(
+        ge=0, le=256, description="processes that prepare batches, for each one that trains")] = 2
     worker_start: Annotated[Literal["fork", "spawn", "forkserver"] | None, Field(
         description="how those processes are started; null = the platform's default")] = None
     evaluation_params: Evaluation | None = None
     log_every: Annotated[Count, Field(description="steps between logged steps")] = 10
     snapshot_every: Annotated[int, Field(
         ge=0, le=10**9, description="steps between snapshots within an epoch; 0 = only at its end")] = 0
+
+    @property
+    def processes(self) -> int:
+        """How many train."""
+        return max(len(self.parallels), 1)
+
+    @property
+    def whole_batch(self) -> int:
+        """Images of a step over all processes."""
+        return whole_batch(self.model_dump(include={"batch_size", "batch_sampling_params", "parallels"}))
 
     def plugins(self) -> Iterator[tuple[Path, Plugin]]:
         """Every section that names a plug-in, with its path."""

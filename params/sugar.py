@@ -184,6 +184,13 @@ def batch_factors(sampler: Any, options: Mapping[str, Any]) -> list[Any]:
     return [options.get(factor) if isinstance(factor, str) else factor for factor in BATCH.get(str(sampler), ())]
 
 
+def whole_batch(params: Mapping[str, Any]) -> int:
+    """Images of a step over all processes; batch_size is one's, unless the sampler's own keys tell the whole batch."""
+    told = params["batch_sampling_params"]["type"] in BATCH
+    size: int = params["batch_size"] * (1 if told else max(len(params["parallels"]), 1))
+    return size
+
+
 def _fine_tune(result: Rewritten) -> None:
     """fine_tune is one stage in which the backbone rests to the end."""
     if "fine_tune" not in result.raw:

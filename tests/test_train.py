@@ -116,7 +116,7 @@ def test_check_tells_values_origins_and_sizes_and_writes_nothing(params, train, 
 
 
 @pytest.mark.parametrize(("keys", "line"), [
-    ({"parallels": [0, 1], "device": "cpu"}, "parallels: one process trains for now, 2 asked"),
+    ({"parallels": [0] * 5, "device": "cpu"}, "batch_size: expected at least 2 images in each of 5 processes"),
     ({"batch_size": 7}, "batch_size: expected P x K = 2 x 4 = 8, found 7"),
     ({"batch_sampling_params": {"class_balanced": True, "P": 500, "K": 4}}, "batch_sampling_params.P: 500 "),
     ({"evaluation_params": {"type": "market_evaluate", "monitor": "map"}},

@@ -11,7 +11,9 @@ from data.samplers import SAMPLERS
 from deploy.preprocess import Preprocessing
 from params.plugin import Table
 from params.schema import Params
+from trainer import ranks
 from trainer.backbones import BACKBONES
+from trainer.batch_norm import synchronised
 from trainer.classifiers import ClassifierKind
 from trainer.criterion import Criterion, Term, classifier_of
 from trainer.losses import LOSSES
@@ -42,10 +44,16 @@ def tables(evaluators: Table) -> dict[str, Table]:
     }
 
 
-def device(params: Params) -> torch.device:
-    """Where the network runs."""
+def devices(params: Params) -> list[torch.device]:
+    """Where each process's network runs."""
     on_gpu = params.parallels and params.device != "cpu"
-    return torch.device("cuda", params.parallels[0]) if on_gpu else torch.device("cpu")
+    gpus = [torch.device("cuda", gpu) for gpu in params.parallels]
+    return gpus if on_gpu else [torch.device("cpu")] * params.processes
+
+
+def device(params: Params) -> torch.device:
+    """Where this process's network runs."""
+    return devices(params)[ranks.share().rank]
 
 
 def preprocessing(params: Params) -> Preprocessing:
@@ -61,7 +69,7 @@ def augmentation(params: Params) -> Augment:
 def sampler(params: Params, labels: np.ndarray) -> BatchSampler:
     """Which images form which batch."""
     batches: BatchSampler = SAMPLERS.build(
-        params.batch_sampling_params.choice, labels=labels, seed=params.seed, batch_size=params.batch_size)
+        params.batch_sampling_params.choice, labels=labels, seed=params.seed, batch_size=params.whole_batch)
     return batches
 
 
@@ -72,6 +80,12 @@ def network(params: Params, num_classes: int) -> Embedder:
     return build_embedder(
         params.model_params, classifier=classifier(params), num_classes=num_classes, parts=params.batch_norm_parts,
         height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
+
+
+def training_network(params: Params, num_classes: int) -> Embedder:
+    """The network as it is trained: where several processes do so, its batch norms may see the images of all."""
+    built = network(params, num_classes)
+    return synchronised(built, device(params)) if params.processes > 1 and params.sync_batch_norm else built
 
 
 def classifier(params: Params) -> ClassifierKind | None:

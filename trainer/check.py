@@ -54,7 +54,7 @@ def _size(params: Params, num_classes: int) -> Iterator[str]:
         activations = _activations(network, params)
     per_weight = 2 + STATES.get(params.optimizer.type, 2) + bool(params.ema_decay)
     width = 4 if params.precision == "fp32" else 2
-    memory = 4 * weights * per_weight + width * activations * params.batch_size
+    memory = 4 * weights * per_weight + width * activations * params.whole_batch / params.processes
     yield f"parameters             {weights:,}; embedding of {network.embedding_dim:,}"
     yield f"memory of a step       about {memory / 2**30:.2f} GiB (weights, gradients, optimiser, activations)"
 

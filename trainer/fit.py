@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from data.records import Batch, Predict
+from trainer import ranks
 from trainer.clock import Clock
 from trainer.ledger import Ledger
 from trainer.output import Output
 from trainer.record import Recorder
 from trainer.run import RunDirectory
+from trainer.scoring import Evaluate
 from trainer.sentinel import Collapse, NonFinite, embedding_spread, finite_metrics, finite_weights
-from trainer.snapshot import State, save_snapshot
+from trainer.snapshot import State
 from trainer.training import Training
-
-Evaluate = Callable[[Predict], dict[str, float]]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Fit:
 
     def snapshot(self) -> None:
         """Write last.pth."""
-        save_snapshot(self.run.last, self._good_state())
+        self.ledger.keep_last(self._good_state())
 
     def _good_state(self) -> State:
         """The training's state; TrainingError when there is anything in it that is not finite."""
@@ -122,11 +122,10 @@ def take_step(training: Training, batches: list[Batch]) -> tuple[dict[str, Tenso
     training.criterion.set_step(training.step)
     training.optimizer.zero_grad(set_to_none=True)
     reported: list[dict[str, Tensor]] = []
-    for batch in map(training.to_device, batches):
-        with training.autocast():
-            output = training.forward(batch.images)
-        loss, scalars = training.criterion(output, batch)
-        training.scaler.scale(loss / len(batches)).backward()
+    for i, batch in enumerate(map(training.to_device, batches), 1):
+        with ranks.sharing(training.forward, now=i == len(batches)):
+            loss, scalars, output = training.forward(batch)
+            training.scaler.scale(loss / len(batches)).backward()
         reported.append({"loss": loss.detach(), **scalars})
     if params.gradient_clip:
         training.scaler.unscale_(training.optimizer)

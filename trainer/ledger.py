@@ -17,6 +17,7 @@ class Ledger:
 
     def __init__(self, folder: Path, *, monitor: str | None, mode: str) -> None:
         self.best_path = folder / "best.pth"
+        self._last_path = folder / "last.pth"
         self._path = folder / "ledger.json"
         self._monitor = monitor
         self._sign = 1.0 if mode == "max" else -1.0
@@ -34,6 +35,10 @@ class Ledger:
             return None
         metric = self._metric()
         return {"metric": metric, "value": self._entries[self._best_epoch][metric], "epoch": self._best_epoch}
+
+    def keep_last(self, state: State) -> None:
+        """Write last.pth."""
+        save_snapshot(self._last_path, state)
 
     def record(self, epoch: int, state: State) -> bool:
         """Enter an epoch's metrics, state["metrics"]; keep its snapshot and answer True when it is the best."""

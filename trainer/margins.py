@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from params.plugin import Table
+from trainer import ranks
 
 MARGINS = Table("margin", {
     "legendre": "trainer.margins:Legendre",
@@ -26,8 +27,8 @@ Log = Annotated[bool, "read the logarithm of the length"]
 
 
 def batch_mean(values: Tensor) -> Tensor:
-    """Mean over the batch, (B,) -> scalar."""
-    return values.mean()
+    """Mean over the batch, with several ranks over all of it, (B,) -> scalar."""
+    return ranks.mean(values)
 
 
 class Learned(nn.Module):

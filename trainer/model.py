@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from params.plugin import Choice
 from params.schema import ModelParams
+from trainer import ranks
 from trainer.backbones import BACKBONES
 from trainer.backbones.backbone import Backbone
 from trainer.branch import Branch, Part
@@ -48,9 +49,8 @@ class Embedder(nn.Module):
         self.dims = [branch.neck.dim for branch in branches]
         self.embedding_dim = sum(self.dims)
         self._resting: list[nn.Module] = []
-        self._norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
         if self.params.bn_freeze == "all":
-            for norm in self._norms:
+            for norm in self._norms():
                 norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Output:
@@ -68,9 +68,12 @@ class Embedder(nn.Module):
 
     def train(self, mode: bool = True) -> "Embedder":
         super().train(mode)
-        for module in [*self._resting, *(self._norms if self.params.bn_freeze else ())]:
+        for module in [*self._resting, *(self._norms() if self.params.bn_freeze else ())]:
             module.eval()
         return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
 
     def _seen(self, images: Tensor) -> Output:
         maps = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
@@ -93,8 +96,9 @@ class Embedder(nn.Module):
         draws = self.params.random_drop_branches
         if not (self.training and draws and heads):
             return heads
-        dropped = set(torch.randint(len(heads), (draws,)).tolist())
+        dropped = torch.randint(len(heads), (draws,)).tolist()
         last = int(torch.randint(len(heads), ()))
+        dropped, last = ranks.from_first((dropped, last))
         return [head for i, head in enumerate(heads) if i not in dropped] or [heads[last]]
 
     def _used(self, output: Output) -> Output:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from data.records import Batch, Predictions
+from trainer import ranks
 from trainer.output import deployed
 from trainer.sentinel import TrainingError
 
@@ -30,14 +31,17 @@ def run_network(network: nn.Module, *, logits: bool, device: torch.device | str 
     return run
 
 
-def predict(run: Run, batches: Iterable[Batch], between: Callable[[], None] = lambda: None) -> Predictions:
-    """What is said of every batch in turn; `between` is called before each. TrainingError: not finite."""
-    said, labels, cameras = [], [], []
+def predict(run: Run, batches: Iterable[Batch | None], between: Callable[[], None] = lambda: None) -> Predictions:
+    """What is said of every batch in turn; `between` is called before each. TrainingError: not finite.
+
+    Several ranks each give their batches, and None where others have one more; each gets what is said of all.
+    """
+    parts = []
     for batch in batches:
         between()
-        said.append(run(batch.images.permute(0, 2, 3, 1).numpy()))
-        labels.append(batch.labels.numpy())
-        cameras.append(batch.cameras.numpy())
+        if batch is not None:
+            parts.append((run(batch.images.permute(0, 2, 3, 1).numpy()), batch.labels.numpy(), batch.cameras.numpy()))
+    said, labels, cameras = zip(*ranks.in_order(parts), strict=True)
     whole = joined(said)
     if not np.isfinite(whole["embeddings"]).all():
         raise TrainingError("evaluation: the embeddings are not finite; lower lr.base_lr and lr.fc_lr, or set "

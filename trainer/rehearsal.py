@@ -32,9 +32,14 @@ def sampler_can_be_built(params: Params, splits: Splits) -> None:
     """ParamsError when the training images cannot be sampled as asked, e.g. fewer classes than P."""
     labels = splits.archive("train").labels
     try:
-        build.sampler(params, labels)
+        sampler = build.sampler(params, labels)
     except ValueError as error:
         raise ParamsError("params.json", [Mistake((), str(error))]) from None  # it begins with the key
+    least = params.processes * (1 if params.sync_batch_norm else 2)
+    last = len(sampler.batches(0)[-1])
+    if last < least:
+        message = f"an epoch's last batch would have {last} images, {params.processes} processes need {least}"
+        raise ParamsError("params.json", [Mistake(("batch_size",), message)])
 
 
 def _made_up(splits: Splits, params: Params, split: str, *, logits: bool) -> Predictions:

@@ -18,13 +18,6 @@ from trainer.stages import Freezer, too_long
 CLASSES = 10  # any number serves to see whether the network can be built
 
 
-def one_process(params: Params) -> Iterator[Mistake]:
-    """Training runs in one process for now."""
-    if len(params.parallels) > 1:
-        yield Mistake(("parallels",), f"one process trains for now, {len(params.parallels)} asked; name one GPU, or [] "
-                      "for the CPU, and use gradient_accumulation for larger batches")
-
-
 def device_is_there(params: Params) -> Iterator[Mistake]:
     """A GPU that is asked for exists on this host."""
     if params.device == "cuda" and not params.parallels:
@@ -33,6 +26,8 @@ def device_is_there(params: Params) -> Iterator[Mistake]:
         return
     there = torch.cuda.device_count()
     for i, gpu in enumerate(params.parallels):
+        if gpu in params.parallels[:i]:
+            yield Mistake(("parallels", i), f"GPU {gpu} asked twice; each process needs one of its own")
         if gpu >= there:
             yield Mistake(("parallels", i), f"GPU {gpu} asked, this host has {there}; use [] for the CPU")
 
@@ -51,9 +46,11 @@ def batch_size_is_the_samplers(params: Params) -> Iterator[Mistake]:
 
 def batch_has_two_images(params: Params) -> Iterator[Mistake]:
     """Batch norm divides by the spread within a batch, and one image has none."""
-    if params.batch_size == 1:
-        yield Mistake(("batch_size",), "expected at least 2 images for batch norm to compare, found 1; raise it, or P "
-                      "or K when class-balanced")
+    least, processes = 2 * params.processes, params.processes
+    if params.whole_batch < least:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        yield Mistake(("batch_size",), f"expected at least 2 images{each} for batch norm to compare, found "
+                      f"{params.whole_batch}{' in all' if each else ''}; raise it, or P or K when class-balanced")
 
 
 def batch_norm_parts_are_batches(params: Params) -> Iterator[Mistake]:
@@ -64,6 +61,9 @@ def batch_norm_parts_are_batches(params: Params) -> Iterator[Mistake]:
     if params.batch_size < 2 * parts:
         yield Mistake(path, f"expected 2 images a part or more, found batch_size {params.batch_size} in {parts} parts; "
                       "lower it or raise batch_size")
+    if params.processes > 1:
+        yield Mistake(path, f"{params.processes} processes cut each batch already; leave it out, and set "
+                      "sync_batch_norm false for statistics of each one's own images")
     if params.model_params.random_drop_branches:
         yield Mistake(path, "every part would drop other branches than the next; leave it out, or set "
                       "model_params.random_drop_branches 0")
@@ -135,7 +135,7 @@ def network_can_be_built(params: Params) -> Iterator[Mistake]:
     section = "model_params"
     try:
         with torch.device("meta"):
-            network = build.network(params, CLASSES)
+            network = build.training_network(params, CLASSES)
             section = "losses"
             criterion = build.criterion(params, network, CLASSES)
             section = "stages"
@@ -164,6 +164,6 @@ def _told(error: ValueError, section: str) -> Mistake:
     return Mistake(() if named else (section,), words)
 
 
-RULES = (one_process, device_is_there, batch_size_is_the_samplers, batch_has_two_images, batch_norm_parts_are_batches,
+RULES = (device_is_there, batch_size_is_the_samplers, batch_has_two_images, batch_norm_parts_are_batches,
          patterns_can_be_read, stages_fit_the_epochs, margins_are_made_and_read, triplets_are_made,
          one_kind_of_classifier, augmentation_can_be_built, network_can_be_built)

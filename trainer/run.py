@@ -39,7 +39,7 @@ class RunDirectory:
         self._status = path / "status.json"
         self._lock_path = path / "lock"
         self._lock: IO[bytes] | None = None
-        self._facts: dict[str, Any] = {}
+        self._pid = os.getpid()
 
     @property
     def name(self) -> str:
@@ -87,6 +87,13 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
 
+    def join(self) -> None:
+        """Write for this process's parent, which owns the run; RunError where it does not."""
+        self._pid = os.getppid()
+        if self.owner() != self._pid:
+            raise RunError(f"{self.path}: not the run of process {self._pid}, which started this one; use --operation "
+                           "train or resume_train")
+
     def owner(self) -> int | None:
         """The process of this host that holds the run, or None; the lock is asked, never taken.
 
@@ -102,9 +109,8 @@ class RunDirectory:
 
     def update_status(self, **facts: Any) -> None:
         """Write status.json: what was last said of the run, with these facts."""
-        self._facts = self._facts or self._said()
-        self._facts.update(facts, pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time())
-        text = json.dumps(self._facts) + "\n"
+        facts = {**self._said(), **facts, "pid": self._pid, "host": socket.gethostname(), "heartbeat": time.time()}
+        text = json.dumps(facts) + "\n"
         write_whole(self._status, lambda file: file.write(text.encode()), durable=False)
 
     def append_metrics(self, line: dict[str, Any]) -> None:

@@ -15,12 +15,25 @@ POLL = 0.1  # seconds
 PATIENCE = 60.0  # seconds a stopping run may take for its snapshot
 
 
-def launch(script: Path, run: RunDirectory, overrides: list[str]) -> subprocess.Popen[bytes]:
+class RunFailed(Exception):
+    """A process that carried a run on has failed: its line, and its exit code."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def command(script: Path, run: RunDirectory, overrides: list[str]) -> list[str]:
+    """The command line that carries the run on."""
+    named = ["--operation", "resume_train", "--config_path", str(run.params), "--sub_working_dir", run.name]
+    return [sys.executable, str(script), *named, *(word for override in overrides for word in ("--set", override))]
+
+
+def launch(command: list[str], run: RunDirectory) -> subprocess.Popen[bytes]:
     """A process of its own session that carries the run on; it logs to train_log itself, its errors go there too."""
-    command = [sys.executable, str(script), "--operation", "resume_train", "--config_path", str(run.params),
-               "--sub_working_dir", run.name]
-    for override in overrides:
-        command += ["--set", override]
     run.update_status(state="starting", error=None)
     with explained(run.log), run.log.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,

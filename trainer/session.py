@@ -1,8 +1,9 @@
-"""One process carrying one run on, from its last snapshot or from the start, to its end."""
+"""A run carried on from its last snapshot, or from the start, to its end."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,12 +11,14 @@ import torch
 from data.files import DiskError
 from data.records import RunEval
 from params.reader import Loaded
-from trainer import build
+from params.schema import Params
+from trainer import build, ranks
 from trainer.fit import Fit
 from trainer.ledger import Ledger
 from trainer.predict import run_network
 from trainer.record import Recorder
 from trainer.run import RunDirectory
+from trainer.scoring import scored_by_first
 from trainer.sentinel import TrainingError
 from trainer.snapshot import load_snapshot
 from trainer.splits import Splits, predict_splits
@@ -27,41 +30,49 @@ log = logging.getLogger("kiln")
 
 
 def carry_on(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool) -> None:
-    """Train `run` to its end; its status says at all times how that goes.
+    """Train `run` to its end in this process; its status says at all times how that goes.
 
     Raises Stopped after a snapshot when asked to stop, RunError when another process has the run, and what
     went wrong otherwise; the last good snapshot is then in place.
     """
+    with owned(run), StopSignal() as stop:
+        train_run(run, loaded, run_eval, wants_logits, stop)
+
+
+@contextmanager
+def owned(run: RunDirectory) -> Iterator[None]:
+    """While entered, the run is this process's, and what is raised becomes its state."""
     run.own()
-    with StopSignal() as stop, log_to(run.log):
+    with log_to(run.log):
         try:
             run.update_status(state="starting", error=None)
-            _train(run, loaded, run_eval, wants_logits, stop)
+            yield
         except Stopped:
             run.update_status(state="stopped", error=None)
             raise
         except BaseException as error:
             with suppress(DiskError):
-                run.update_status(state="failed", error=_first_line(error))
+                run.update_status(state="failed", error=first_line(error))
             if hasattr(error, "exit_code") or not isinstance(error, Exception):
                 raise  # its own line says it all
             log.exception("training failed")
-            raise TrainingError(f"{run.path}: {_first_line(error)}") from error
+            raise TrainingError(f"{run.path}: {first_line(error)}") from error
         finally:
             run.release()
 
 
-def _train(
+def train_run(
     run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool, stop: StopSignal,
 ) -> None:
+    """Train to the end in this process or, of several, as one rank of which the first writes."""
     params, splits = loaded.params, Splits(loaded.params.batches_dir)
     training = Training(params, loaded.resolved, splits.archive("train"), build.device(params))
     _initialise(training, run)
-    run.write_params(loaded.resolved)
-    evaluation = params.evaluation_params
-    ledger = Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
-                    mode=evaluation.mode if evaluation else "max")
-    recorder = Recorder(run, epoch=training.epoch, step=training.step, epochs=params.epoch, steps=training.steps)
+    written = ranks.only_first(lambda: run)
+    written.write_params(loaded.resolved)
+    ledger = ranks.only_first(lambda: _ledger(run, params))
+    recorder = ranks.only_first(lambda: Recorder(
+        run, epoch=training.epoch, step=training.step, epochs=params.epoch, steps=training.steps))
     deployed = run_network(training.deployed, logits=wants_logits, device=training.device)
 
     def between() -> None:
@@ -69,13 +80,14 @@ def _train(
         recorder.heartbeat(training.epoch, training.step)
 
     predict = predict_splits(splits, params, deployed, between)
-    evaluate = None if run_eval is None else (lambda predict: run_eval(loaded.resolved, predict))
-    fit = Fit(training, run, recorder, ledger, evaluate, predict, stop.check)
+    evaluate = None if run_eval is None else scored_by_first(partial(run_eval, loaded.resolved))
+    fit = Fit(training, written, recorder, ledger, evaluate, predict, stop.check)
     try:
         fit.fit()
-        run.update_status(state="finished", epoch=training.epoch, step=training.step, eta_seconds=0, best=ledger.best)
+        written.update_status(
+            state="finished", epoch=training.epoch, step=training.step, eta_seconds=0, best=ledger.best)
     except Stopped as stopped:
-        run.update_status(state="stopping", epoch=training.epoch, step=training.step)
+        written.update_status(state="stopping", epoch=training.epoch, step=training.step)
         fit.snapshot()
         log.info("stopped by %s at epoch %d step %d; resume with --operation resume_train", stopped,
                  training.epoch, training.step)
@@ -83,6 +95,12 @@ def _train(
     finally:
         training.loader.close()
         recorder.close()
+
+
+def _ledger(run: RunDirectory, params: Params) -> Ledger:
+    evaluation = params.evaluation_params
+    return Ledger(run.snapshots, monitor=evaluation.monitor if evaluation else None,
+                  mode=evaluation.mode if evaluation else "max")
 
 
 def _initialise(training: Training, run: RunDirectory) -> None:
@@ -97,7 +115,8 @@ def _initialise(training: Training, run: RunDirectory) -> None:
         training.averaged.module.load_state_dict(training.network.state_dict())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory; lower batch_size and raise gradient_accumulation, or set precision to bf16"
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 from data.archive import Archive, Images, open_archive
@@ -9,7 +10,7 @@ from data.joint import Joint
 from data.loader import evaluation_batches
 from data.records import DataError, Predict, Predictions
 from params.schema import Params
-from trainer import build
+from trainer import build, ranks
 from trainer.predict import Run, predict
 
 
@@ -59,11 +60,17 @@ class Splits:
 def predict_splits(
     splits: Splits, params: Params, run: Run, between: Callable[[], None] = lambda: None,
 ) -> Predict:
-    """split name -> Predictions of what `run` says; `between` is called before each batch."""
+    """split name -> Predictions of what `run` says; `between` is called before each batch.
+
+    Of several ranks each predicts its share, and calls `between` as often as the others.
+    """
     def of(split: str) -> Predictions:
+        archive, share = splits.archive(split), ranks.share()
         batches = evaluation_batches(
-            splits.archive(split), build.preprocessing(params), batch_size=params.batch_size,
-            workers=params.num_preprocess_workers, start_method=params.worker_start)
-        return predict(run, batches, between)
+            archive, build.preprocessing(params), batch_size=params.batch_size,
+            workers=params.num_preprocess_workers, start_method=params.worker_start, share=share)
+        rounds = -(-len(archive) // (params.batch_size * share.ranks))
+        in_step = (batch for _, batch in zip_longest(range(rounds), batches))
+        return predict(run, in_step, between)
 
     return of

@@ -3,6 +3,8 @@
 import signal
 from types import FrameType, TracebackType
 
+from trainer import ranks
+
 
 class Stopped(Exception):
     """The run was asked to stop; nothing of a step is half done."""
@@ -27,9 +29,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Stopped when a signal has come."""
-        if self._number is not None:
-            raise Stopped(self._number)
+        """Raise Stopped when a signal has come, on every rank when it has come to one."""
+        number = ranks.highest(self._number or 0)
+        if number:
+            raise Stopped(number)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._number = number

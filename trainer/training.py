@@ -3,19 +3,21 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data.archive import Images
 from data.loader import TrainLoader
 from data.records import Batch, DataError
 from params.schema import Params
-from trainer import build
+from trainer import build, ranks
 from trainer.optim import set_learning_rate
 from trainer.snapshot import State
 from trainer.stages import Freezer
+from trainer.step import Step
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,18 +36,21 @@ class Training:
         self.class_names = archive.class_names
         self._data = str(archive)
         self._resolved = resolved
-        self.network = build.network(params, len(archive.class_names)).to(device)
+        self.network = build.training_network(params, len(archive.class_names)).to(device)
         self.criterion = build.criterion(params, self.network, len(archive.class_names)).to(device)
         if params.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = self._average() if params.ema_decay else None
-        self.forward = torch.compile(self.network) if params.compile else self.network
+        network = cast(nn.Module, torch.compile(self.network)) if params.compile else self.network
+        self._step = Step(network, self.criterion, self.autocast)
+        self.forward: nn.Module = self._step
         self.optimizer = build.optimizer(params, self.network, self.criterion)
         self.freezer = Freezer(self.network, self.criterion)
         self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "fp16")
         self.loader = TrainLoader(
             archive, build.sampler(params, archive.labels), build.augmentation(params), seed=params.seed,
-            workers=params.num_preprocess_workers, start_method=params.worker_start, pin_memory=device.type == "cuda")
+            workers=params.num_preprocess_workers, start_method=params.worker_start, pin_memory=device.type == "cuda",
+            share=ranks.share())
         self.steps_per_epoch = -(-len(self.loader) // params.gradient_accumulation)
         self.stages = build.stages(params, self.steps_per_epoch)
 
@@ -68,6 +73,7 @@ class Training:
         """Training mode, with what rests in the epoch's stage at rest."""
         self.freezer.freeze(self.stages.at(self.epoch).freeze)
         self.network.train()
+        self.forward = ranks.with_shared_gradients(self._step)
 
     def set_rates(self) -> None:
         """The learning rates of the next step."""
