@@ -94,6 +94,8 @@ class ModelParams(Plugin):
         description="length of the embedding, over all PCB parts; null = the backbone's own width")] = None
     neck: Neck = Neck()
     pooling: Pooling = Pooling()
+    classifier_bias: Annotated[bool | None, Field(
+        description="whether a linear classifier has one; null = not after a batch norm without shift")] = None
     feature_bn: Annotated[bool, Field(description="batch norm without shift between pooling and neck")] = False
     margin: Annotated[Margin | None, Field(description="norm-aware margins; null = none")] = None
     pcb_n_parts: Annotated[int, Field(

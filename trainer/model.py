@@ -139,7 +139,7 @@ def build_embedder(
 
     def branch(pooling: Choice, dim: int | None) -> Branch:
         neck: Neck = NECKS.build(params.neck.choice, channels=trunk.channels, feature_dim=dim)
-        return Branch(POOLINGS.build(pooling), neck, _classifier(classifier, neck, num_classes),
+        return Branch(POOLINGS.build(pooling), neck, _classifier(classifier, neck, params.classifier_bias, num_classes),
                       feature_bn=trunk.channels if params.feature_bn else None)
 
     dim = None if params.feature_dim is None else params.feature_dim // stripes
@@ -157,9 +157,12 @@ def part_of(name: str) -> str:
     return part if part in ("backbone", "classifier", "margin") else "neck"
 
 
-def _classifier(kind: ClassifierKind | None, neck: Neck, num_classes: int) -> nn.Module | None:
+def _classifier(kind: ClassifierKind | None, neck: Neck, bias: bool | None, num_classes: int) -> nn.Module | None:
+    if bias is not None and kind != "linear":
+        raise ValueError(f"model_params.classifier_bias: the losses read {kind or 'no'} classifier, which has none; "
+                         "leave it out")
     if kind == "linear":
-        return linear_classifier(neck.dim, num_classes, bias=neck.classifier_bias)
+        return linear_classifier(neck.dim, num_classes, bias=neck.classifier_bias if bias is None else bias)
     return Cosine(neck.dim, num_classes) if kind == "cosine" else None
 
 
