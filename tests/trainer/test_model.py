@@ -139,7 +139,9 @@ def test_bnneck_never_shifts_and_its_classifier_has_no_bias(images, make_embedde
     assert (branch.neck.norm.bias == 0).all() and branch.classifier.bias is None
 
 
-@pytest.mark.parametrize("neck, asked, bias", [("none", None, True), ("none", False, False), ("bnneck", True, True)])
+@pytest.mark.parametrize("neck, asked, bias", [
+    ("none", None, True), ("none", False, False), ("bnneck", True, True),
+])
 def test_the_classifier_s_bias_is_the_neck_s_unless_asked_for(make_embedder, neck, asked, bias):
     embedder = make_embedder(neck=neck, classifier_bias=asked)
     assert (embedder.branches[0].classifier.bias is not None) is bias
@@ -147,7 +149,7 @@ def test_the_classifier_s_bias_is_the_neck_s_unless_asked_for(make_embedder, nec
 
 @pytest.mark.parametrize("kind, told", [("cosine", "cosine"), (None, "no")])
 def test_a_bias_that_no_classifier_has_is_refused(make_embedder, kind, told):
-    with pytest.raises(ValueError, match=f"^model_params.classifier_bias: the losses read {told} classifier, which has"):
+    with pytest.raises(ValueError, match=f"^model_params.classifier_bias: the losses read {told} classifier, which"):
         make_embedder(classifier=kind, classifier_bias=False)
 
 
