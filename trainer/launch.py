@@ -66,7 +66,9 @@ def take_part(run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants
 def _run_all(command: Sequence[str], processes: int) -> dict[int, ProcessFailure]:
     """Start the processes and wait for their end; how those ended that did not end well, by rank."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # one warning a rank of what a network may leave unused
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what is worth a line is in train_log
     with TemporaryDirectory() as folder:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="kiln", local_addr="localhost",

@@ -61,9 +61,6 @@ def batch_norm_parts_are_batches(params: Params) -> Iterator[Mistake]:
     if params.batch_size < 2 * parts:
         yield Mistake(path, f"expected 2 images a part or more, found batch_size {params.batch_size} in {parts} parts; "
                       "lower it or raise batch_size")
-    if params.processes > 1:
-        yield Mistake(path, f"{params.processes} processes cut each batch already; leave it out, and set "
-                      "sync_batch_norm false for statistics of each one's own images")
     if params.model_params.random_drop_branches:
         yield Mistake(path, "every part would drop other branches than the next; leave it out, or set "
                       "model_params.random_drop_branches 0")
@@ -160,7 +157,8 @@ def augmentation_can_be_built(params: Params) -> Iterator[Mistake]:
 def _told(error: ValueError, section: str) -> Mistake:
     """A plug-in's own words, which begin with the key that is wrong; else the section is put before them."""
     words = str(error)
-    named = words.startswith(("preprocess", "data_augmentation", "model_params", "losses", "parameter_rules", "stages"))
+    named = words.startswith(("preprocess", "data_augmentation", "model_params", "losses", "parameter_rules", "stages",
+                              "sync_batch_norm"))
     return Mistake(() if named else (section,), words)
 
 

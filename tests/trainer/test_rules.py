@@ -17,6 +17,9 @@ from trainer.rules import RULES
      "class-balanced"),
     ({"batch_size": 9, "batch_sampling_params": {"class_balanced": True, "P": 2, "K": 4}},
      "batch_size: expected P x K = 2 x 4 = 8, found 9; leave it out, or change P or K"),
+    ({"batch_size": 1, "batch_sampling_params": {"type": "random"}, "device": "cpu", "parallels": [0, 1]},
+     "batch_size: expected at least 2 images in each of 2 processes for batch norm to compare, found 2 in all; raise "
+     "it, or P or K when class-balanced"),
     ({"device": "cuda", "parallels": []},
      'device: expected a GPU id in "parallels" beside "cuda", found []; e.g. "parallels": [0]'),
     ({"parameter_rules": [{"match": "(", "lr": 0.1}]},
