@@ -2,27 +2,24 @@
 
 from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.logits import accuracy, branch_lengths, branch_logits
-from trainer.output import Loss, LossValue, Output
+from trainer.losses.cosine import CosineSoftmax
+from trainer.losses.logits import branch_lengths, branch_logits
+from trainer.output import LossValue, Output
 
 Margin = Annotated[float, Field(ge=0)]
 
 
-class AMSoftmax(Loss):
+class AMSoftmax(CosineSoftmax):
     """Cross entropy of scale (cos - margin [own class]), summed over branches.
 
     Scale 0 keeps the embedding's length |x|: |x| cos, and for the own class |x| ((1 + margin) cos - margin).
     A list of margins is gone through, `step` optimiser steps each; the last one stays.
     Wang et al., Additive Margin Softmax for Face Verification, 2018.
     """
-
-    classifier = "cosine"
 
     def __init__(
         self,
@@ -49,18 +46,11 @@ class AMSoftmax(Loss):
             self.margin = self.margins[min(step // self.step, len(self.margins) - 1)]
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
-        cosines = branch_logits(output)
-        own = F.one_hot(batch.labels, cosines[0].shape[1])
-        logits = self._with_margin(cosines, branch_lengths(output), own)
-        terms = [F.cross_entropy(z, batch.labels) for z in logits]
-        scalars = {
-            "accuracy": accuracy(cosines, batch.labels),
-            "margin": cosines[0].new_full((), self.margin),
-        }
-        return LossValue(torch.stack(terms).sum(), scalars)
+        value, scalars = super().forward(output, batch)
+        return LossValue(value, scalars | {"margin": value.new_full((), self.margin)})
 
-    def _with_margin(self, cosines: list[Tensor], lengths: list[Tensor], own: Tensor) -> list[Tensor]:
+    def logits(self, output: Output, own: Tensor) -> list[Tensor]:
         if self.scale:
-            return [self.scale * (cos - self.margin * own) for cos in cosines]
-        return [length[:, None] * (cos - self.margin * own * (1 - cos))
-                for cos, length in zip(cosines, lengths, strict=True)]
+            return [self.scale * (cosines - self.margin * own) for cosines in branch_logits(output)]
+        branches = zip(branch_logits(output), branch_lengths(output), strict=True)
+        return [lengths[:, None] * (cosines - self.margin * own * (1 - cosines)) for cosines, lengths in branches]
