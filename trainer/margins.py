@@ -26,11 +26,6 @@ Range = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_l
 Log = Annotated[bool, "read the logarithm of the length"]
 
 
-def batch_mean(values: Tensor) -> Tensor:
-    """Mean over the batch, with several ranks over all of it, (B,) -> scalar."""
-    return ranks.mean(values)
-
-
 class Learned(nn.Module):
     """Margins that are learned as a curve over the length of the vector and keep a mean of about 0.
 
@@ -62,7 +57,7 @@ class Learned(nn.Module):
         values = self.curve(self.norm(lengths[:, None])[:, 0])
         if not self.training:
             return values - self.average
-        mean = batch_mean(values.clamp(-0.5, 0.5))
+        mean = ranks.mean(values.clamp(-0.5, 0.5))
         self.average.lerp_(mean.detach(), EMA)
         return values - mean
 
@@ -70,8 +65,8 @@ class Learned(nn.Module):
         """Let the running statistics begin at those of the first batch, not at 0 and 1, which are far off."""
         statistics = dict(self.norm.named_buffers())
         first = statistics["num_batches_tracked"] == 0
-        mean = batch_mean(lengths)
-        for name, value in ("running_mean", mean), ("running_var", batch_mean((lengths - mean).square())):
+        mean = ranks.mean(lengths)
+        for name, value in ("running_mean", mean), ("running_var", ranks.mean((lengths - mean).square())):
             statistics[name].copy_(value.where(first, statistics[name]))
 
 
