@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer.losses.histogram import Histogram, histograms
-from trainer.losses.vectors import cosine_pairs
+from trainer.losses.pairs import cosine_pairs
 
 
 def by_loops(vectors, labels, bins):

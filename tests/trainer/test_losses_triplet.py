@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from trainer.losses.triplet import Triplet, pairwise_distances
+from trainer.losses.pairs import pairwise_distances
+from trainer.losses.triplet import Triplet
 
 
 def by_loops(vectors, labels, loss):

@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.triplet import mean_where
-from trainer.losses.vectors import On, cosine_pairs
+from trainer.losses.pairs import On, cosine_pairs, mean_where
 from trainer.output import Loss, LossValue, Output
 
 

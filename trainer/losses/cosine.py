@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.logits import accuracy, branch_class_lengths, branch_lengths, branch_logits
-from trainer.losses.norm_aware import image_margins, spread
+from trainer.losses.logits import (
+    accuracy, branch_class_lengths, branch_lengths, branch_logits, image_margins, spread,
+)
 from trainer.output import Loss, LossValue, Output
 
 Form = Literal["cos", "angle", "arc"]

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data.records import Batch
-from trainer.losses.vectors import On
+from trainer.losses.pairs import On
 from trainer.output import Loss, LossValue, Output
 
 

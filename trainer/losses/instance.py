@@ -3,12 +3,11 @@
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.vectors import On
+from trainer.losses.pairs import On, cosines
 from trainer.output import Loss, LossValue, Output
 
 
@@ -32,8 +31,9 @@ class Instance(Loss):
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
         vectors: Tensor = getattr(output, self.on)
-        unit = F.normalize(class_means(vectors, batch.labels) if self.per_class else vectors)
-        own = (self.gamma * unit @ unit.T).log_softmax(dim=1).diagonal()
+        if self.per_class:
+            vectors = class_means(vectors, batch.labels)
+        own = (self.gamma * cosines(vectors)).log_softmax(dim=1).diagonal()
         return LossValue(-own.mean(), {"own_probability": own.detach().exp().mean()})
 
 

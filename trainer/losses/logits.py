@@ -1,4 +1,4 @@
-"""What the classification losses read of an output."""
+"""What losses read of an output besides its vectors: logits, lengths, margins."""
 
 import torch
 from torch import Tensor
@@ -32,3 +32,17 @@ def accuracy(logits: list[Tensor], labels: Tensor) -> Tensor:
     """Share of the images whose class has the largest mean probability over the branches."""
     probabilities = torch.stack([branch.softmax(dim=1) for branch in logits]).mean(dim=0)
     return (probabilities.argmax(dim=1) == labels).to(probabilities.dtype).mean()
+
+
+def image_margins(output: Output) -> Tensor:
+    """The images' own margins, (B,); ValueError where the network makes none."""
+    if output.margins is None:
+        raise ValueError("losses: a norm-aware loss needs margins, and this network makes none; "
+                         'give model_params.margin, e.g. "nn"')
+    return output.margins
+
+
+def spread(margins: Tensor) -> dict[str, Tensor]:
+    """What is worth a curve of margins, (B,)."""
+    known = margins.detach()
+    return {"margin": known.mean(), "margin_min": known.min(), "margin_max": known.max()}

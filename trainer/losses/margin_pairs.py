@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.norm_aware import Margin, Scale, angle, soft_mined
-from trainer.losses.triplet import mean_where, pairwise_distances
-from trainer.losses.vectors import On
+from trainer.losses.pairs import (
+    Margin, On, Scale, angle, cosines, mean_where, pairwise_distances, same_label, soft_mined,
+)
 from trainer.output import Loss, LossValue, Output
 
 
@@ -25,26 +25,26 @@ class MarginPairs(Loss):
         self.on = on
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
-        same = batch.labels[:, None] == batch.labels
-        distances = self.distances(F.normalize(getattr(output, self.on)))
+        same = same_label(batch.labels)
+        distances = self.distances(getattr(output, self.on))
         value = soft_mined(distances + self.margin * same, same, self.scale).mean()
         known = distances.detach()
         return LossValue(value, {"mean_dist_ap": mean_where(same, known), "mean_dist_an": mean_where(~same, known)})
 
     @abstractmethod
-    def distances(self, unit: Tensor) -> Tensor:
-        """Vectors of length 1 (B, D) -> (B, B)."""
+    def distances(self, vectors: Tensor) -> Tensor:
+        """Of every two vectors, whatever their lengths: (B, D) -> (B, B)."""
 
 
 class CosFacePair(MarginPairs):
     """Pairs by 1 - cosine."""
 
-    def distances(self, unit: Tensor) -> Tensor:
-        return 1 - unit @ unit.T
+    def distances(self, vectors: Tensor) -> Tensor:
+        return 1 - cosines(vectors)
 
 
 class ArcFacePair(MarginPairs):
     """Pairs by angle."""
 
-    def distances(self, unit: Tensor) -> Tensor:
-        return angle(pairwise_distances(unit))
+    def distances(self, vectors: Tensor) -> Tensor:
+        return angle(pairwise_distances(F.normalize(vectors)))

@@ -1,6 +1,5 @@
 """Pair and triplet losses to which every image brings its own margin."""
 
-import math
 from abc import abstractmethod
 from typing import Annotated
 
@@ -10,17 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.triplet import pairwise_distances
-from trainer.losses.vectors import On
+from trainer.losses.logits import image_margins, spread
+from trainer.losses.pairs import Margin, On, Scale, angle, hardest, pairwise_distances, same_label, soft_mined
 from trainer.output import Loss, LossValue, Output
-
-Margin = Annotated[float, Field(ge=0), "by how much negatives must be farther, before the images' own margins"]
-Scale = Annotated[float, Field(gt=0), "factor of the distances; the larger, the more the hardest pairs count"]
-
-
-def angle(distances: Tensor) -> Tensor:
-    """The angle between unit vectors at these distances; where they are opposite, its infinite slope is cut off."""
-    return 2 * torch.asin((distances / 2).clamp(max=1 - 1e-6))
 
 
 def shifted_chord(distances: Tensor, shifts: Tensor) -> Tensor:
@@ -36,32 +27,6 @@ def shifted_angle(distances: Tensor, shifts: Tensor) -> Tensor:
 def chord_of_shifted_angle(distances: Tensor, shifts: Tensor) -> Tensor:
     """The distance that belongs to the shifted angle."""
     return 2 * torch.sin((angle(distances) + shifts) / 2)
-
-
-def soft_mined(distances: Tensor, same: Tensor, scale: float) -> Tensor:
-    """softplus of LSE(scale d) over the positives + LSE(-scale d) over the negatives: (B, B), (B, B) bool -> (B,)."""
-    positives = (scale * distances).where(same, -math.inf).logsumexp(dim=1)
-    negatives = (-scale * distances).where(~same, -math.inf).logsumexp(dim=1)
-    return F.softplus(positives + negatives)
-
-
-def hard_mined(distances: Tensor, same: Tensor) -> Tensor:
-    """Largest distance to a positive less the smallest to a negative: (B, B), (B, B) bool -> (B,)."""
-    return distances.where(same, -math.inf).amax(dim=1) - distances.where(~same, math.inf).amin(dim=1)
-
-
-def image_margins(output: Output) -> Tensor:
-    """The images' own margins, (B,); ValueError where the network makes none."""
-    if output.margins is None:
-        raise ValueError("losses: a norm-aware loss needs margins, and this network makes none; "
-                         'give model_params.margin, e.g. "nn"')
-    return output.margins
-
-
-def spread(margins: Tensor) -> dict[str, Tensor]:
-    """What is worth a curve of margins, (B,)."""
-    known = margins.detach()
-    return {"margin": known.mean(), "margin_min": known.min(), "margin_max": known.max()}
 
 
 class NormAware(Loss):
@@ -82,7 +47,7 @@ class NormAware(Loss):
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
         margins = image_margins(output)
-        same = batch.labels[:, None] == batch.labels
+        same = same_label(batch.labels)
         of_pairs = self.pair_margins(margins)
         shifts = torch.where(same, self.margin + of_pairs, -of_pairs)
         distances = pairwise_distances(F.normalize(getattr(output, self.on)))
@@ -142,7 +107,7 @@ class UcTriHard(NormAware):
         super().__init__(margin, on)
 
     def mined(self, distances: Tensor, same: Tensor) -> Tensor:
-        return F.relu(hard_mined(distances, same))
+        return F.relu(torch.sub(*hardest(distances, same)))
 
 
 class UcTri(NormAware):
@@ -156,7 +121,7 @@ class UcTri(NormAware):
         self.beta = beta
 
     def mined(self, distances: Tensor, same: Tensor) -> Tensor:
-        return F.softplus(hard_mined(distances, same), beta=self.beta)
+        return F.softplus(torch.sub(*hardest(distances, same)), beta=self.beta)
 
 
 class UcAtri(UcTri):

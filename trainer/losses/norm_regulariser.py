@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.vectors import On
+from trainer.losses.pairs import On
 from trainer.margins import Range, ascending, lengths_of
 from trainer.output import Loss, LossValue, Output
 

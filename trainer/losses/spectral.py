@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data.records import Batch
 from trainer.losses.logits import accuracy, branch_logits
+from trainer.losses.pairs import cosines
 from trainer.output import Loss, LossValue, Output
 
 
@@ -47,5 +48,4 @@ class Spectral(Loss):
 
 def affinity(vectors: Tensor, temperature: float) -> Tensor:
     """How much each image takes of each in the transform, (N, D) -> (N, N): rows softmax(cosine / temperature)."""
-    unit = F.normalize(vectors)
-    return (unit @ unit.T / temperature).softmax(dim=1)
+    return (cosines(vectors) / temperature).softmax(dim=1)

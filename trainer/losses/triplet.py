@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data.records import Batch
-from trainer.losses.vectors import On
+from trainer.losses.pairs import On, hardest, mean_where, pairwise_distances, same_label
 from trainer.output import Loss, LossValue, Output
 
 ACTIVE = 1e-3  # loss above which a triplet still counts as one to learn from
@@ -40,9 +40,9 @@ class Triplet(Loss):
         self.normalize = normalize
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
-        vectors = output.features if self.on == "features" else output.embedding
+        vectors: Tensor = getattr(output, self.on)
         distances = pairwise_distances(F.normalize(vectors) if self.normalize else vectors)
-        same = batch.labels[:, None] == batch.labels
+        same = same_label(batch.labels)
         counts = (same.sum(dim=1) > 1) & ~same.all(dim=1)
         choose = weighted if self.adaptive_weight else hardest
         to_positive, to_negative = choose(distances, same)
@@ -59,28 +59,9 @@ class Triplet(Loss):
         return LossValue(value, scalars)
 
 
-def pairwise_distances(vectors: Tensor) -> Tensor:
-    """Euclidean distances, (N, D) -> (N, N), from differences; a distance of 0 has the gradient 0.
-
-    Expanded squares leave about 1e-3 between a vector and itself in float32.
-    """
-    return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def hardest(distances: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to the farthest positive and to the nearest negative: (B, B), (B, B) bool -> (B,), (B,)."""
-    infinity = torch.finfo(distances.dtype).max
-    return distances.where(same, 0.0).amax(dim=1), distances.where(~same, infinity).amin(dim=1)
-
-
 def weighted(distances: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax-weighted distance to the positives and to the negatives: (B, B), (B, B) bool -> (B,), (B,)."""
     lowest = torch.finfo(distances.dtype).min
     near = distances.where(same, lowest).softmax(dim=1)
     far = (-distances).where(~same, lowest).softmax(dim=1)
     return (near * distances).sum(dim=1), (far * distances).sum(dim=1)
-
-
-def mean_where(mask: Tensor, values: Tensor) -> Tensor:
-    """Mean of the values under the mask; 0 when there are none."""
-    return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
