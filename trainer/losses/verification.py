@@ -41,7 +41,7 @@ class Verification(Loss):
             raise ValueError('losses: "verification" reads anchors, positives and negatives, as many of each, and '
                              f'the batch holds {len(output.embedding)} images; take the sampler "triplet_items"')
         vectors = output.embedding.to(self.head.weight.dtype)
-        unit = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + 1e-8)
+        unit = F.normalize(vectors)
         pairs = self._pairs(unit[:count].repeat(2, 1), unit[count:])  # (2 A, E), those of positives first
         scores = self.head(self.dropout(pairs))
         kinds = torch.arange(2, device=scores.device).repeat_interleave(count)
