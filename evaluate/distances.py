@@ -11,7 +11,7 @@ from data.records import DataError
 # block, the order of summation, the number of threads and the BLAS, and equal embeddings tie exactly.
 # The rounding, 2^-27 per coordinate, is finer than float32's own.
 _GRID = 2.0**26
-_EPSILON = 1e-12
+EPSILON = 1e-12  # what no length or distance that divides is below
 
 
 def unit(embeddings: np.ndarray, split: str = "embeddings") -> np.ndarray:
@@ -26,7 +26,7 @@ def unit(embeddings: np.ndarray, split: str = "embeddings") -> np.ndarray:
                         "has training diverged?")
     rows = embeddings.astype(np.float64, order="C")
     norms = np.sqrt(np.vecdot(rows, rows))[:, None]  # (N, 1)
-    rows *= _GRID / np.maximum(norms, _EPSILON)
+    rows *= _GRID / np.maximum(norms, EPSILON)
     np.rint(rows, out=rows)
     rows /= _GRID
     return rows

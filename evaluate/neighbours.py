@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_EPSILON = 1e-12
+from evaluate.distances import EPSILON
+
 PANEL_BYTES = 128 * 2**20
 
 
@@ -37,7 +38,7 @@ def neighbours(embeddings: np.ndarray, queries: int, k: int, *, panel_bytes: int
         np.fill_diagonal(panel, -np.inf)  # an image's own place is the first, whoever equals it
         nearest.offer(panel, first, first)
         nearest.offer(panel[:, height:].T, first + height, first)
-    return Neighbours(nearest.rows(), np.maximum(distance(smallest), _EPSILON), distances)
+    return Neighbours(nearest.rows(), np.maximum(distance(smallest), EPSILON), distances)
 
 
 def distance(cosines: np.ndarray) -> np.ndarray:
