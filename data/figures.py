@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from data.drawing import Colour, Figure, Person, View, bad_view, some_person, some_view
+from data.sources import JUNK
 
 WIDTH, HEIGHT = 64, 128
 FINE = 2  # drawn at twice the size and scaled down, which smooths the edges
@@ -20,7 +21,7 @@ SHOTS = 4  # of an identity by one camera
 SEEN = 0.9  # how often a camera sees an identity at all
 QUALITY = 90  # of the JPEG files
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
-DISTRACTOR, JUNK = "0000", "-1"
+DISTRACTOR = "0000"
 
 
 class Camera(NamedTuple):

@@ -1,7 +1,7 @@
 """Image sets that can be packed: one file each, and what all of them give."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ SOURCES = Table("source", {
     "msmt17": "data.sources.msmt17:msmt17",
     "sop": "data.sources.sop:sop",
 })
+JUNK = "-1"  # how image sets label it
 PAIRED = (("lfw", "test"),)  # (source, split) of images two by two, in which an image may stand more than once
 SPLITS = ("train", "query", "gallery", "multi_query", "val", "test")
 
@@ -41,6 +42,11 @@ class Split(NamedTuple):
     items: Sequence[Item]
     class_names: Sequence[str]
     left_out: int = 0  # junk images that are not among the items
+
+
+def class_names(items: Iterable[Item]) -> list[str]:
+    """The classes of the images, sorted; junk has none."""
+    return sorted({item.class_name for item in items if item.class_name is not None})
 
 
 def home_of(root: Path, *names: str) -> str:

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.records import DataError
-from data.sources import Item, Split, image_files
+from data.sources import JUNK, Item, Split, class_names, image_files
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
-JUNK = "-1"
 
 
 class Naming(NamedTuple):
@@ -25,9 +24,9 @@ def splits_of(root: Path, naming: Naming, home: str = ".") -> dict[str, Split]:
     """
     train, query, gallery = (items_of(root, f"{home}/{folder}", naming) for folder in FOLDERS)
     known_train, known_query = _without_junk(train), _without_junk(query)
-    tested = _identities(known_query + gallery)
+    tested = class_names(known_query + gallery)
     return {
-        "train": Split(known_train, _identities(known_train), left_out=len(train) - len(known_train)),
+        "train": Split(known_train, class_names(known_train), left_out=len(train) - len(known_train)),
         "query": Split(known_query, tested, left_out=len(query) - len(known_query)),
         "gallery": Split(gallery, tested),
     }
@@ -48,7 +47,3 @@ def _item(root: Path, path: str, naming: Naming) -> Item:
 
 def _without_junk(items: list[Item]) -> list[Item]:
     return [item for item in items if item.class_name is not None]
-
-
-def _identities(items: list[Item]) -> list[str]:
-    return sorted({item.class_name for item in items if item.class_name is not None})

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.records import DataError
-from data.sources import SPLITS, Item, Split
+from data.sources import JUNK, SPLITS, Item, Split
 
 NEEDED, FURTHER = ("path", "label", "split"), ("camera", "sequence")
-JUNK = "-1"
 TESTED = ("query", "gallery", "multi_query")  # they share their classes
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from data.records import DataError
-from data.sources import Item, Split, image_files
+from data.sources import Item, Split, class_names, image_files
 
 Holdout = Annotated[float, Field(ge=0, lt=1), "fraction of each class's images that becomes val, in a set without"]
 
@@ -23,7 +23,7 @@ def folder(root: Path, *, holdout: Holdout = 0.0) -> dict[str, Split]:
         raise DataError(f"{root / 'val'}: the set has its own val; pack it without --holdout")
     if holdout:
         items["train"], items["val"] = _held_out(items["train"], holdout)
-    classes = sorted({str(item.class_name) for item in items["train"]})
+    classes = class_names(items["train"])
     for split in items.values():
         _refuse_other_classes(root, split, set(classes))
     return {name: Split(split, classes) for name, split in items.items()}

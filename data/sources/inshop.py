@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.sources import Item, Split
+from data.sources import Item, Split, class_names
 from data.sources.lists import below_header, lines_of
 
 LIST = "list_eval_partition.txt"
@@ -27,10 +27,6 @@ def inshop(root: Path) -> dict[str, Split]:
         if split not in items:
             raise row.wrong(f"{', '.join(SPLITS)} in the last column")
         items[split].append(Item(str(Path(home, image)), product))
-    tested = _products(items["query"] + items["gallery"])
-    classes = {"train": _products(items["train"]), "query": tested, "gallery": tested}
+    tested = class_names(items["query"] + items["gallery"])
+    classes = {"train": class_names(items["train"]), "query": tested, "gallery": tested}
     return {split: Split(items[split], classes[split]) for split in SPLITS}
-
-
-def _products(items: list[Item]) -> list[str]:
-    return sorted({str(item.class_name) for item in items})

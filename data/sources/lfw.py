@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from data.records import DataError
-from data.sources import Item, Split, home_of, image_files
+from data.sources import Item, Split, class_names, home_of, image_files
 from data.sources.lists import Line, lines_of
 
 FOLDERS = ("lfw", "lfw-deepfunneled", "lfw_funneled")
@@ -25,11 +25,12 @@ def lfw(
     lines = lines_of(path if path.is_file() else root / home / PAIRS)
     images = {Path(image).stem: image for image in image_files(root, home)}
     tested = _pairs(lines, images)
-    splits = {"test": _split(tested)}
+    splits = {"test": Split(tested, class_names(tested))}
     if train:
         paired = {item.class_name for item in tested}
         items = [Item(image, Path(image).parent.name) for image in images.values()]
-        splits["train"] = _split([item for item in items if item.class_name not in paired])
+        others = [item for item in items if item.class_name not in paired]
+        splits["train"] = Split(others, class_names(others))
     return splits
 
 
@@ -53,7 +54,3 @@ def _item(line: Line, name: str, number: str, images: dict[str, str], fold: int)
     if image not in images:
         raise DataError(f"{line.where}: no image {image} among the {len(images)} of the set; unpack it again")
     return Item(images[image], name, fold)
-
-
-def _split(items: list[Item]) -> Split:
-    return Split(items, sorted({str(item.class_name) for item in items}))

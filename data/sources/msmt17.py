@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from data.records import DataError
-from data.sources import Item, Split, home_of
+from data.sources import Item, Split, class_names, home_of
 from data.sources.lists import Line, lines_of
 
 FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of the first version and the second
@@ -25,7 +25,7 @@ def msmt17(
     train_folder, test_folder = _folders(root / home)
     trained, validated = (_items(root, home, name, train_folder) for name in ("list_train.txt", "list_val.txt"))
     query, gallery = (_items(root, home, name, test_folder) for name in ("list_query.txt", "list_gallery.txt"))
-    known, tested = _identities(trained + validated), _identities(query + gallery)
+    known, tested = class_names(trained + validated), class_names(query + gallery)
     apart = {"val": Split(validated, known)} if val == "apart" else {}
     train = trained if apart else trained + validated
     return {"train": Split(train, known), **apart, "query": Split(query, tested), "gallery": Split(gallery, tested)}
@@ -50,7 +50,3 @@ def _item(line: Line, folder: Path) -> Item:
         raise line.wrong(f"a path like 0000/{NAME}")
     kind = "train" if "train" in folder.name else "test"
     return Item(str(folder / path), f"{kind}/{line.number(identity):04d}", line.number(parts[2]))
-
-
-def _identities(items: list[Item]) -> list[str]:
-    return sorted({str(item.class_name) for item in items})

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.sources import Item, Split, home_of
+from data.sources import Item, Split, class_names, home_of
 from data.sources.lists import Line, below_header, lines_of
 
 COLUMNS = "image_id class_id super_class_id path"
@@ -19,7 +19,7 @@ def sop(root: Path) -> dict[str, Split]:
 
 def _split(root: Path, home: str, name: str) -> Split:
     items = [_item(line, home) for line in below_header(lines_of(root / home / name), COLUMNS)]
-    return Split(items, sorted({str(item.class_name) for item in items}))
+    return Split(items, class_names(items))
 
 
 def _item(line: Line, home: str) -> Item:
