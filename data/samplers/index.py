@@ -1,6 +1,12 @@
 """Where each identity's images are, for the samplers that draw by identity."""
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
+
+IdentityCount = Annotated[int, Field(ge=1, le=10**6), "identities in a batch"]
+ImageCount = Annotated[int, Field(ge=1, le=10**6), "images of each identity"]
 
 
 def images_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:

@@ -1,11 +1,8 @@
 """P identities times K images a batch, identities with more images more often; as norm-aware margins (NAMA) use."""
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
-from data.samplers.index import at_least, take
+from data.samplers.index import IdentityCount, ImageCount, at_least, take
 
 
 class PKProp:
@@ -16,14 +13,7 @@ class PKProp:
     where an identity has to be taken for that, it is. Raises ValueError for fewer than P identities.
     """
 
-    def __init__(
-        self,
-        labels: np.ndarray,
-        seed: int,
-        *,
-        P: Annotated[int, Field(ge=1, le=10**6), "identities in a batch"],
-        K: Annotated[int, Field(ge=1, le=10**6), "images of each identity"],
-    ) -> None:
+    def __init__(self, labels: np.ndarray, seed: int, *, P: IdentityCount, K: ImageCount) -> None:
         self._images, self._seed = at_least(P, labels), seed
         self._p, self._k = P, K
         self._chunks = np.array([max(len(images) // K, 1) for images in self._images])
