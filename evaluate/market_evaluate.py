@@ -46,7 +46,7 @@ def run_eval(
     deciles: Annotated[bool, "also mAP by norm and margin of the query images, of norm-aware networks"] = False,
     block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64,
 ) -> dict[str, float]:
-    """Means over the queries that have a match; the others are counted in `queries_without_match`."""
+    """Means over the queries that `count` names; those without a match are counted in `queries_without_match`."""
     scores = score(found.similarity, found.matches, block_bytes=block_mib * 2**20)
     valid = scores.valid
     if not valid.any():

@@ -1,9 +1,9 @@
 """Everything that params.json may say, apart from the keys of plug-ins, which their constructors declare."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from params.errors import Path
 from params.plugin import Choice
@@ -137,8 +137,16 @@ class ParameterRule(Section):
     match: Annotated[str, Field(
         min_length=1, description="regular expression searched in the names of weights, e.g. bias$ or ^losses")]
     lr: Annotated[Rate | None, Field(description="their own base learning rate")] = None
-    lr_factor: Annotated[Rate | None, Field(description="factor on the rate they would have")] = None
+    lr_factor: Annotated[Rate | None, Field(description="factor on the rate they would have; without lr")] = None
     weight_decay: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="their own decay")] = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.lr is None and self.lr_factor is None and self.weight_decay is None:
+            raise ValueError("expected lr, lr_factor or weight_decay beside match")
+        if self.lr is not None and self.lr_factor is not None:
+            raise ValueError("expected one of lr and lr_factor, which both say the rate")
+        return self
 
 
 class Stage(Section):

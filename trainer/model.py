@@ -58,8 +58,13 @@ class Embedder(nn.Module):
             # A last batch may be small, and batch norm cannot normalise a part of one image.
             parts = max(min(self.parts, len(images) // 2), 1)
             return each(lambda *rows: torch.cat(rows), *map(self._seen, images.tensor_split(parts)))
-        output = self._used(self._seen(images))
-        return mean_of_mirrored(output, self._used(self._seen(images.flip(3)))) if self.params.flip else output
+        output = self._chosen(images)
+        if self.params.flip:
+            output = mean_of_mirrored(output, self._chosen(images.flip(3)))
+        if self.params.part_norm:
+            vectors = torch.split(output.embedding, self.dims, dim=1)
+            output = replace(output, embedding=torch.cat([F.normalize(vector) for vector in vectors], dim=1))
+        return output
 
     def rest(self, modules: Sequence[nn.Module]) -> None:
         """Keep these modules in evaluation mode, so that their batch norms keep their statistics."""
@@ -88,6 +93,7 @@ class Embedder(nn.Module):
             features, embedding,
             logits=_given(part.logits for part in heads),
             margins=None if self.margin is None else self.margin(vectors),
+            norms=None if self.margin is None else torch.linalg.vector_norm(vectors.float(), dim=1),
             lengths=_given(part.lengths for part in heads),
             class_lengths=_given(part.class_lengths for part in heads))
 
@@ -101,12 +107,10 @@ class Embedder(nn.Module):
         dropped, last = ranks.from_first((dropped, last))
         return [head for i, head in enumerate(heads) if i not in dropped] or [heads[last]]
 
-    def _used(self, output: Output) -> Output:
-        """The output whose embedding is the one to be used."""
-        vectors = output.features if self.params.neck_feature == "before" else output.embedding
-        if self.params.part_norm:
-            vectors = torch.cat([F.normalize(part) for part in torch.split(vectors, self.dims, dim=1)], dim=1)
-        return replace(output, embedding=vectors)
+    def _chosen(self, images: Tensor) -> Output:
+        """The output whose embedding is the vector before the neck's batch norm, or after it, as the params say."""
+        output = self._seen(images)
+        return replace(output, embedding=output.features) if self.params.neck_feature == "before" else output
 
 
 def _given(tensors: Iterable[Tensor | None]) -> list[Tensor] | None:
@@ -146,6 +150,7 @@ def build_embedder(
     branches = [branch(params.pooling.choice, dim) for _ in range(stripes)]
     if params.pcb_global_dim:
         branches.append(branch(Choice("max"), params.pcb_global_dim))
+    _check_effects(params, branches, trunk)
     margin = None if params.margin is None else MARGINS.build(params.margin.choice)
     return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin, parts=parts)
 
@@ -164,6 +169,23 @@ def _classifier(kind: ClassifierKind | None, neck: Neck, bias: bool | None, num_
     if kind == "linear":
         return linear_classifier(neck.dim, num_classes, bias=neck.classifier_bias if bias is None else bias)
     return Cosine(neck.dim, num_classes) if kind == "cosine" else None
+
+
+def _check_effects(params: ModelParams, branches: list[Branch], trunk: Backbone) -> None:
+    """ValueError for a key that would change nothing."""
+    neck, norms = branches[0].neck, any(isinstance(module, _BatchNorm) for module in trunk.modules())
+    idle = {
+        "part_norm": params.part_norm and len(branches) == 1 and "a single part has one length; give pcb_n_parts",
+        "random_drop_branches": params.random_drop_branches > 0 and not (
+            len(branches) > 1 and branches[0].classifier) and "needs several branches with logits; give pcb_n_parts",
+        "neck_feature": params.neck_feature == "before" and not neck.two_vectors
+        and f'neck "{params.neck.type}" has one vector before and after; take another neck',
+        "bn_freeze": params.bn_freeze is not None and not norms
+        and f"{params.backbone} has no batch norm; take another backbone",
+    }
+    for key, why in idle.items():
+        if why:
+            raise ValueError(f"model_params.{key}: {why}, or leave it out")
 
 
 def _check_stripes(trunk: Backbone, params: ModelParams, height: int, width: int) -> None:

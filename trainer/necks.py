@@ -13,6 +13,7 @@ NECKS = Table("neck", {
     "linear": "trainer.necks:Linear",
     "linear+bn": "trainer.necks:LinearBN",
     "linear+bn+dropout": "trainer.necks:LinearBNDropout",
+    "linear+dropout": "trainer.necks:LinearDropout",
     "linear+ln": "trainer.necks:LinearLN",
     "dropout+linear": "trainer.necks:DropoutLinear",
     "bnneck": "trainer.necks:BNNeck",
@@ -28,6 +29,7 @@ class Neck(nn.Module):
     """
 
     classifier_bias: ClassVar[bool] = True
+    two_vectors: ClassVar[bool] = False  # whether features and embedding differ in more than length
     dropout: float = 0.0
     dim: int
 
@@ -78,6 +80,8 @@ class Linear(Neck):
 class LinearBN(Linear):
     """A linear layer, then batch norm with its scale drawn from N(1, 0.02)."""
 
+    two_vectors = True
+
     def __init__(self, channels: int, feature_dim: int | None) -> None:
         super().__init__(channels, feature_dim)
         self.norm = nn.BatchNorm1d(self.dim)
@@ -88,8 +92,8 @@ class LinearBN(Linear):
         return features, self.norm(features)
 
 
-class LinearBNDropout(LinearBN):
-    """A linear layer, then batch norm; the classifier sees the embedding with dropout."""
+class LinearDropout(Linear):
+    """One linear layer; the classifier sees the embedding with dropout."""
 
     def __init__(
         self, channels: int, feature_dim: int | None, *, dropout: Annotated[
@@ -97,6 +101,10 @@ class LinearBNDropout(LinearBN):
     ) -> None:
         super().__init__(channels, feature_dim)
         self.dropout = dropout
+
+
+class LinearBNDropout(LinearDropout, LinearBN):
+    """A linear layer, then batch norm; the classifier sees the embedding with dropout."""
 
 
 class LinearLN(Linear):
@@ -143,6 +151,7 @@ class BNNeck(Neck):
     """
 
     classifier_bias = False
+    two_vectors = True
 
     def __init__(self, channels: int, feature_dim: int | None) -> None:
         super().__init__()
@@ -158,6 +167,8 @@ class BNNeck(Neck):
 
 class BN(BNNeck):
     """BNNeck, of which metric losses too see what is behind the batch norm."""
+
+    two_vectors = False
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         _, embedding = super().forward(pooled)

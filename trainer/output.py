@@ -21,6 +21,7 @@ class Output:
     margins: Tensor | None = None  # (B,) of norm-aware networks, larger = the image must be told apart more widely
     lengths: list[Tensor] | None = None  # with cosines, (B,) per branch: of what the classifier compared
     class_lengths: list[Tensor] | None = None  # with cosines, (K,) per branch: of the classes' weights
+    norms: Tensor | None = None  # (B,) of norm-aware networks: length of the vectors that have the margins
 
 
 def each(change: Callable[..., Tensor], *outputs: Output) -> Output:
@@ -31,7 +32,7 @@ def each(change: Callable[..., Tensor], *outputs: Output) -> Output:
             return [change(*tensors) for tensors in zip(*values, strict=True)]
         return None if values[0] is None else change(*values)
 
-    rows = ("features", "embedding", "logits", "margins", "lengths")
+    rows = ("features", "embedding", "logits", "margins", "lengths", "norms")
     return replace(outputs[0], **{name: changed(name) for name in rows})
 
 
@@ -43,7 +44,8 @@ def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
         shipped["logits"] = torch.stack(output.logits).mean(0).float()  # P x (B, K) -> (B, K)
     if output.margins is not None:
         shipped["margins"] = output.margins.float()
-        shipped["norms"] = torch.linalg.vector_norm(output.features.float(), dim=1)
+    if output.norms is not None:
+        shipped["norms"] = output.norms.float()
     return shipped
 
 

@@ -38,7 +38,8 @@ def sampler_can_be_built(params: Params, splits: Splits) -> None:
     least = params.processes * (1 if params.sync_batch_norm else 2)
     last = len(sampler.batches(0)[-1])
     if last < least:
-        message = f"an epoch's last batch would have {last} images, {params.processes} processes need {least}"
+        message = f"an epoch's last batch would have {last} images, {params.processes} processes need {least}; "
+        message += "raise batch_size, or name fewer in parallels"
         raise ParamsError("params.json", [Mistake(("batch_size",), message)])
 
 

@@ -135,9 +135,9 @@ def network_can_be_built(params: Params) -> Iterator[Mistake]:
             network = build.training_network(params, CLASSES)
             section = "losses"
             criterion = build.criterion(params, network, CLASSES)
-            section = "stages"
             freezer = Freezer(network, criterion)
-            for stage in params.stages:
+            for i, stage in enumerate(params.stages):
+                section = f"stages[{i}].freeze"
                 freezer.freeze(stage.freeze)
             freezer.freeze(())
             section = "parameter_rules"

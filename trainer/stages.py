@@ -83,23 +83,26 @@ class Freezer:
     def freeze(self, patterns: Iterable[str]) -> None:
         """Let those rest that a pattern finds; all others train that trained at first.
 
-        A module whose weights all rest keeps its batch norms' statistics. ValueError for a pattern that finds none.
+        A module whose weights all rest keeps its batch norms' statistics. ValueError for a pattern that finds none,
+        and where nothing is left to train.
         """
         resting = set()
         for pattern in patterns:
             found = {name for name in self._trains if re.search(pattern, name)}
             if not found:
-                raise ValueError(f'stages: freeze "{pattern}" finds no weight; names are like backbone.conv1.weight, '
+                raise ValueError(f'"{pattern}" finds no weight; names are like backbone.conv1.weight, '
                                  "branches.0.neck.norm.bias, losses.softmax.weight")
             resting |= found
+        if not any(trains and name not in resting for name, trains in self._trains.items()):
+            raise ValueError("leaves no weight to train; let some of them go")
         for name, weight in self._weights:
             weight.requires_grad_(self._trains[name] and name not in resting)
         self._network.rest(list(_wholly(self._network, resting)))
 
 
 def _wholly(network: nn.Module, resting: set[str]) -> Iterator[nn.Module]:
-    """The modules that have weights, all of which rest."""
-    for prefix, module in network.named_modules():
-        names = [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()]
+    """The modules within the network that have weights, all of which rest."""
+    for prefix, module in list(network.named_modules())[1:]:
+        names = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
         if names and resting.issuperset(names):
             yield module

@@ -27,7 +27,8 @@ class Small(nn.Module):
 
     def forward(self, images):
         features = self.convolution(images.float() / 255).square().mean(dim=(2, 3)) - 0.3
-        return Output(features, features, [self.classifier(features)], features.norm(dim=1))
+        lengths = features.norm(dim=1)
+        return Output(features, features, [self.classifier(features)], lengths, norms=lengths)
 
 
 def jpeg(seed):

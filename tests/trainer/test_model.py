@@ -261,8 +261,9 @@ def test_what_is_used_may_be_the_vector_before_the_neck(images, make_embedder):
     assert not torch.equal(after.embedding, after.features)
 
 
-def test_parts_at_one_length_count_alike(images, make_embedder):
-    output = make_embedder("resnet18", neck="none", parts=2, part_norm=True).eval()(images)
+@pytest.mark.parametrize("flip", [False, True])
+def test_parts_at_one_length_count_alike(images, make_embedder, flip):
+    output = make_embedder("resnet18", neck="none", parts=2, part_norm=True, flip=flip).eval()(images)
     lengths = torch.stack([part.norm(dim=1) for part in output.embedding.chunk(2, dim=1)])
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
 

@@ -32,7 +32,8 @@ class Scaled(nn.Module):
         features = self.body((images.float() - self.mean) / self.std)
         embedding = self.neck(features)
         logits = [classifier(embedding) for classifier in self.classifiers] or None
-        return Output(features, embedding, logits, features.norm(dim=1) if self.margins else None)
+        lengths = features.norm(dim=1) if self.margins else None
+        return Output(features, embedding, logits, lengths, norms=lengths)
 
 
 class Attention(nn.Module):

@@ -21,7 +21,8 @@ class Linear(nn.Module):
 
     def forward(self, images):
         embedding = self.embedding(images.float().flatten(1) / 255 - 0.5)
-        return Output(embedding, embedding, [f(embedding) for f in self.classifiers], embedding.norm(dim=1))
+        lengths = embedding.norm(dim=1)
+        return Output(embedding, embedding, [f(embedding) for f in self.classifiers], lengths, norms=lengths)
 
 
 @pytest.fixture

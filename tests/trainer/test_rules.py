@@ -29,8 +29,22 @@ from trainer.rules import RULES
      'parameter_rules[0].match: "bnn" finds no weight; names are like backbone.conv1.weight, '
      "branches.0.neck.norm.bias, losses.softmax.weight"),
     ({"stages": [{"freeze": ["bckbone"], "epochs": 1}]},
-     'stages: freeze "bckbone" finds no weight; names are like backbone.conv1.weight, branches.0.neck.norm.bias, '
+     'stages[0].freeze: "bckbone" finds no weight; names are like backbone.conv1.weight, branches.0.neck.norm.bias, '
      "losses.softmax.weight"),
+    ({"parameter_rules": [{"match": "bias$"}]},
+     'parameter_rules[0]: expected lr, lr_factor or weight_decay beside match, found {"match": "bias$"}'),
+    ({"parameter_rules": [{"match": "bias$", "lr": 0.1, "lr_factor": 2.0}]},
+     'parameter_rules[0]: expected one of lr and lr_factor, which both say the rate, found '
+     '{"match": "bias$", "lr": 0.1, "lr_factor": 2.0}'),
+    ({"model_params": {"part_norm": True}},
+     "model_params.part_norm: a single part has one length; give pcb_n_parts, or leave it out"),
+    ({"model_params": {"random_drop_branches": 1}},
+     "model_params.random_drop_branches: needs several branches with logits; give pcb_n_parts, or leave it out"),
+    ({"model_params": {"neck": "none", "neck_feature": "before"}},
+     'model_params.neck_feature: neck "none" has one vector before and after; take another neck, or leave it out'),
+    ({"model_params": {"backbone": "convnext_tiny", "bn_freeze": "stats"}},
+     "model_params.bn_freeze: convnext_tiny has no batch norm; take another backbone, or leave it out"),
+    ({"stages": [{"freeze": ["."], "epochs": 1}]}, "stages[0].freeze: leaves no weight to train; let some of them go"),
     ({"stages": [{"freeze": ["backbone"], "epochs": 3}]},
      "stages[0].epochs: the stages up to this one are longer than the run, which has epoch 2; shorten one, or raise "
      "epoch"),
@@ -47,7 +61,9 @@ from trainer.rules import RULES
      'losses[0].of: "verification" reads positives and negatives too; leave it out'),
     ({"batch_norm_parts": 5},
      "batch_norm_parts: expected 2 images a part or more, found batch_size 8 in 5 parts; lower it or raise batch_size"),
-    ({"batch_norm_parts": 2, "model_params": {"backbone": "mobilenet_v3_small", "random_drop_branches": 1}},
+    ({"batch_norm_parts": 2, "img_h": 128, "model_params": {
+        "backbone": "mobilenet_v3_small", "neck": "linear", "feature_dim": 32, "pcb_n_parts": 2,
+        "random_drop_branches": 1}},
      "batch_norm_parts: every part would drop other branches than the next; leave it out, or set "
      "model_params.random_drop_branches 0"),
     ({"fine_tune": True, "stages": []}, 'fine_tune: short for "stages", which is given too; keep one'),

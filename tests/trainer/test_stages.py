@@ -6,6 +6,7 @@ import torch
 from params.schema import Params
 from trainer import build
 from trainer.criterion import Criterion, Term
+from trainer.losses.hist import Hist
 from trainer.losses.softmax import Softmax
 from trainer.stages import Freezer, Stages, too_long
 
@@ -96,8 +97,21 @@ def test_a_part_of_the_backbone_may_rest(frozen):
     assert "backbone.layer2.0.conv1.weight" in trained(embedder)
 
 
+def test_the_whole_network_may_rest_while_a_loss_trains(make_embedder, images):
+    embedder = make_embedder("resnet18")
+    criterion = Criterion([Term("hist", Hist(512, 5))])
+    Freezer(embedder, criterion).freeze(["^backbone", "^branches"])
+    assert trained(embedder.train()) == set() and not embedder.branches[0].neck.norm.training
+    assert all(weight.requires_grad for weight in criterion.parameters())
+
+
+def test_a_stage_that_trains_nothing_is_refused(frozen):
+    with pytest.raises(ValueError, match="^leaves no weight to train"):
+        frozen(["."])
+
+
 def test_a_pattern_that_finds_nothing_is_refused(frozen):
-    with pytest.raises(ValueError, match='^stages: freeze "backbne" finds no weight; names are like backbone'):
+    with pytest.raises(ValueError, match='^"backbne" finds no weight; names are like backbone'):
         frozen(["backbne"])
 
 
