@@ -111,6 +111,14 @@ def test_a_damaged_image_of_one_rank_ends_the_run_with_its_line_and_no_second_tr
     assert state_of(train, path, "exp1") == "failed"
 
 
+def test_metrics_are_those_of_the_saved_statistics_where_batch_norms_are_not_synchronised(params, train):
+    path = params(**{**TWO, "epoch": 1, "sync_batch_norm": False, "ema_decay": 0.5})
+    trained = train("train", path, "--sub_working_dir", "exp1")
+    assert trained.returncode == 0, trained.stderr
+    evaluated = json.loads(train("evaluate", path, "--json").stdout)
+    assert evaluated == load_snapshot(path.parent / "runs" / "exp1" / "snapshots" / "best.pth")["metrics"]
+
+
 OWN_EVALUATOR = '''
 def run_eval(config, predict):
     """Fails where embeddings are the network's own, not made up."""

@@ -107,6 +107,7 @@ class Fit:
     def _measure(self, epoch: int) -> dict[str, float]:
         assert self.evaluate is not None
         began = time.monotonic()
+        ranks.take_buffers_of_first(self.training.deployed)
         metrics = finite_metrics(self.evaluate(self.predict))
         self.recorder.evaluation(epoch, self.training.step, metrics, time.monotonic() - began)
         return metrics

@@ -21,6 +21,7 @@ from params.reader import Loaded
 from trainer import build, ranks
 from trainer.run import RunDirectory
 from trainer.service import PATIENCE, RunFailed
+from trainer.sentinel import TrainingError
 from trainer.session import first_line, log_to, owned, train_run
 from trainer.stop import Stopped, StopSignal
 
@@ -41,10 +42,13 @@ def launch(run: RunDirectory, command: Sequence[str], processes: int) -> None:
                 if not failures:
                     return
                 killed = _killed(failures)
-                if killed is None or not left:
+                if killed is None:
                     raise _what_went_wrong(run, failures)
-                log.warning("rank %d was killed by %s; all start again from the last snapshot, %d more times at most",
-                            killed.local_rank, killed.signal_name(), left - 1)
+                line = f"rank {killed.local_rank} was killed by {killed.signal_name()}"
+                if not left:
+                    raise RunFailed(f"{run.path}: {line}, after {RESTARTS} new starts; where memory ran out, lower "
+                                    "batch_size or num_preprocess_workers", TrainingError.exit_code)
+                log.warning("%s; all start again from the last snapshot, %d more times at most", line, left - 1)
         except SignalException as asked:  # torch has passed it on to the ranks, and waited for them
             if run.read_status()["state"] != "finished":
                 raise Stopped(asked.sigval) from None
@@ -85,8 +89,8 @@ def _killed(failures: Mapping[int, ProcessFailure]) -> ProcessFailure | None:
     """A rank that was killed, unless another one failed in a way that it would again."""
     if any("exit_code" in failure.error_file_data for failure in failures.values()):
         return None
-    killed = [failure for failure in failures.values() if failure.exitcode not in (-signal.SIGTERM, *range(256))]
-    return next(iter(killed), None)
+    killed = (failure for failure in failures.values() if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM)
+    return next(killed, None)
 
 
 def _what_went_wrong(run: RunDirectory, failures: Mapping[int, ProcessFailure]) -> Exception:
@@ -97,12 +101,12 @@ def _what_went_wrong(run: RunDirectory, failures: Mapping[int, ProcessFailure]) 
     told = [failure.error_file_data for failure in failures.values() if "at" in failure.error_file_data]
     if not told:
         rank, failure = next(iter(failures.items()))
-        return RunFailed(f"{run.path}: rank {rank} ended with exit code {failure.exitcode}", 5)
+        return RunFailed(f"{run.path}: rank {rank} ended with exit code {failure.exitcode}", TrainingError.exit_code)
     first = min(told, key=lambda data: ("exit_code" not in data, data["at"]))
     if "exit_code" in first:
         return RunFailed(first["message"], first["exit_code"])
     log.error("training failed\n%s", first["traceback"])
-    return RunFailed(f"{run.path}: {first['message']}", 5)
+    return RunFailed(f"{run.path}: {first['message']}", TrainingError.exit_code)
 
 
 def _tell(error: Exception) -> None:

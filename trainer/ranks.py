@@ -75,6 +75,13 @@ def from_first(thing: Thing) -> Thing:
     return things[0]
 
 
+def take_buffers_of_first(module: nn.Module) -> None:
+    """Give every rank's module the statistics of the first one's, which are saved; batch norms may have their own."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def in_order(things: list[Thing]) -> list[Thing]:
     """All ranks' things, on every rank."""
     if not dist.is_initialized():
