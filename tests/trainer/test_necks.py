@@ -58,6 +58,17 @@ def test_the_linear_layer_behind_dropout_begins_as_torchs_own(make_neck):
         assert weight.abs().max() <= 0.05 and abs(float(weight.std()) - 0.05 / 3**0.5) < 3e-3
 
 
+def test_behind_a_linear_neck_with_dropout_the_classifier_alone_sees_it_and_in_training_alone(images, make_embedder):
+    embedder = make_embedder(neck="linear+dropout", feature_dim=8).train()
+    branch = embedder.branches[0]
+    assert isinstance(branch.neck.linear, torch.nn.Linear) and branch.dropout.p == 0.5
+    output = embedder(images)
+    assert torch.equal(output.features, output.embedding) and (output.embedding != 0).all()
+    assert not torch.allclose(output.logits[0], branch.classifier(output.embedding))
+    output = embedder.eval()(images)
+    assert torch.equal(output.logits[0], branch.classifier(output.embedding))
+
+
 def test_layer_norm_brings_every_image_to_mean_0_and_deviation_1(make_neck):
     neck = make_neck("linear+ln", channels=4, feature_dim=64)
     pooled = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
@@ -68,7 +79,7 @@ def test_layer_norm_brings_every_image_to_mean_0_and_deviation_1(make_neck):
     assert [name for name, _ in neck.named_parameters()] == ["linear.weight", "linear.bias"]
 
 
-@pytest.mark.parametrize("name", ["dropout+linear", "linear+ln"])
+@pytest.mark.parametrize("name", ["dropout+linear", "linear+dropout", "linear+ln"])
 def test_these_necks_need_a_feature_dim(make_neck, name):
     with pytest.raises(ValueError, match="^model_params.feature_dim: the linear necks need it, and it is missing; "):
         make_neck(name, feature_dim=None)
