@@ -11,7 +11,7 @@ from params.plugin import Choice
 
 OPTIONS = {
     "identities": {"min": 2, "max": 4}, "ipc": {"images": 3}, "pk": {"P": 4, "K": 3}, "pk_prop": {"P": 4, "K": 3},
-    "random": {}, "triplet_items": {"anchors": 5, "negatives": "images"},
+    "random": {"drop_last": True}, "triplet_items": {"anchors": 5, "negatives": "images"},
 }
 # Neither contiguous nor sorted labels, 1 to 9 images each.
 LABELS = np.random.default_rng(5).permutation(np.repeat([0, 2, 3, 7, 8, 11, 40, 41, 50], range(1, 10)))
@@ -76,6 +76,20 @@ def test_shuffled_leaves_out_a_last_single_image_but_not_always_the_same():
     assert len(set.union(*left_out)) > 5
 
 
+def test_shuffled_may_leave_out_a_last_smaller_batch_but_not_always_the_same_images():
+    sampler = Shuffled(LABELS, 1, 7, drop_last=True)
+    epochs = [sampler.batches(epoch) for epoch in range(20)]
+    assert {tuple(map(len, batches)) for batches in epochs} == {(7,) * 6}
+    left_out = [set(range(45)) - set(np.concatenate(batches)) for batches in epochs]
+    assert {len(images) for images in left_out} == {3}
+    assert len(set.union(*left_out)) > 15
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_shuffled_keeps_every_image_where_the_batch_size_divides_them(drop_last):
+    assert list(map(len, Shuffled(LABELS[:42], 1, 7, drop_last=drop_last).batches(0))) == [7] * 6
+
+
 def test_shuffled_puts_images_at_every_place_equally_often():
     # 2,000 epochs of 10 images: each image at each place 200 times, standard deviation 13.4.
     sampler = Shuffled(np.zeros(10), 1, 5)
@@ -88,6 +102,12 @@ def test_shuffled_puts_images_at_every_place_equally_often():
 def test_shuffled_refuses_a_split_that_makes_no_batch(count, batch_size):
     with pytest.raises(ValueError, match=f"batch_size: 4 images a batch asked, the train split has {count}"):
         Shuffled(np.zeros(count, np.int64), 1, batch_size)
+
+
+def test_shuffled_refuses_a_split_that_fills_no_batch_when_smaller_ones_are_left_out():
+    message = "^batch_size: 4 images a batch asked, the train split has 3, too few for any batch; lower it or add "
+    with pytest.raises(ValueError, match=message):
+        Shuffled(np.zeros(3, np.int64), 1, 4, drop_last=True)
 
 
 def test_pk_batches_are_p_identities_with_k_images_side_by_side():
