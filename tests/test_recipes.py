@@ -60,6 +60,7 @@ def test_a_recipe_trains_at_the_rates_of_the_original(golden, name, case):
     ("hist_cub", {0: 1.2e-4, 1: 1.2e-4, 5: 1.2e-4, 6: 0.6e-4, 11: 0.3e-4}),  # the backbone's warm epoch does not count
     ("hist_cars", {0: 1e-4, 10: 1e-4, 11: 0.5e-4}),
     ("market_baseline", {0: 0.1, 9: 0.1, 10: 0.01, 29: 0.001}),
+    ("market_pcb_first", {0: 0.1, 9: 0.1, 10: 0.01, 29: 0.001}),
     ("market_spectral", {0: 0.001, 99: 0.1, 299: 0.1, 300: 0.01, 500: 0.001}),
     ("bot_market", {0: 3.5e-6, 10: 3.5e-4, 39: 3.5e-4, 40: 3.5e-5, 70: 3.5e-6}),
     ("sbs_market", {0: 3.5e-5, 10: 3.5e-4, 35: 3.5e-4 * 0.501}),  # half-way down to 0.002
