@@ -1,6 +1,7 @@
 """Evaluation by several ranks: all predict, the first one scores."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 from data.records import Predict, Predictions
 from trainer import ranks
@@ -16,9 +17,8 @@ def scored_by_first(evaluate: Evaluate) -> Evaluate:
 
         if ranks.is_first():
             return ranks.from_first(evaluate(asked))
-        while isinstance(said := ranks.from_first(None), str):
+        while isinstance(said := ranks.from_first(cast(Any, None)), str):
             predict(said)
-        assert isinstance(said, dict)
-        return said
+        return cast(dict[str, float], said)
 
     return evaluated
