@@ -39,18 +39,22 @@ class CosineSoftmax(Loss):
         """One (B, K) per branch; `own` is 1 for the class of the image, (B, K)."""
 
 
-class CosFace(CosineSoftmax):
+class MarginSoftmax(CosineSoftmax):
+    """Logits of cosines with a margin, times a scale."""
+
+    def __init__(self, *, margin: Margin = 0.3, scale: Scale = 16.0) -> None:
+        super().__init__()
+        self.margin = margin
+        self.scale = scale
+
+
+class CosFace(MarginSoftmax):
     """Logits scale (cos - margin [own class]).
 
     Wang et al., CosFace: Large Margin Cosine Loss for Deep Face Recognition, 2018.
     """
 
     form: Form = "cos"
-
-    def __init__(self, *, margin: Margin = 0.3, scale: Scale = 16.0) -> None:
-        super().__init__()
-        self.margin = margin
-        self.scale = scale
 
     def logits(self, output: Output, own: Tensor) -> list[Tensor]:
         margins = self.margins(output, own)
@@ -78,7 +82,10 @@ class NSoftmax(CosFace):
 
 
 class UcxCls(CosFace):
-    """Logits with a margin for the own class, in one of three forms."""
+    """Logits with a margin for the own class, in one of three forms.
+
+    Huang et al., Norm-Aware Margin Assignment for Person Re-Identification, 2022, without the images' own margins.
+    """
 
     def __init__(
         self,
@@ -120,7 +127,7 @@ class UcXent(CosineSoftmax):
         return [cosines * lengths[:, None] * class_lengths for cosines, lengths, class_lengths in parts]
 
 
-class Proj(CosFace):
+class Proj(MarginSoftmax):
     """Logits scale (cos - margin) for the own class and scale (1 - sin) for others, which so are best at right angles.
 
     Both lengths are pulled towards fixed ones, in every branch: + 0.01 mean (|w| - 10)^2 + 0.01 mean (|x| - 40)^2.
