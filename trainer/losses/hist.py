@@ -60,7 +60,7 @@ class Hist(Loss):
 
 
 class HypergraphNetwork(nn.Module):
-    """Two layers of hypergraph convolution, (N, D) and incidence (N, E) -> logits (N, K).
+    """Two layers of hypergraph convolution, (N, D) and incidence (N, M) of M hyperedges -> logits (N, K).
 
     Feng et al., Hypergraph Neural Networks, 2019.
     """
@@ -91,12 +91,12 @@ def squared_distances(vectors: Tensor, means: Tensor, log_variances: Tensor) -> 
 
 
 def incidence(distances: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """How much each image belongs to each class of the batch in order, (N, K), (N,) -> (N, classes) in 0..1."""
+    """How much each image belongs to each class of the batch in order, (N, K), (N,) -> (N, M) in 0..1."""
     present, own = torch.unique(labels, return_inverse=True)
     return (-alpha * distances[:, present]).exp().where(F.one_hot(own, len(present)) == 0, 1.0)
 
 
 def propagation(incidence: Tensor) -> Tensor:
-    """What a hypergraph mixes the images by, Dv^-1/2 H De^-1 H' Dv^-1/2: (N, E) -> (N, N)."""
+    """What a hypergraph mixes the images by, Dv^-1/2 H De^-1 H' Dv^-1/2: (N, M) -> (N, N)."""
     scaled = incidence / incidence.sum(dim=1, keepdim=True).sqrt()
     return scaled / incidence.sum(dim=0) @ scaled.T
