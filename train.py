@@ -40,7 +40,6 @@ def train(arguments: argparse.Namespace) -> int:
 
 def resume_train(arguments: argparse.Namespace) -> int:
     """Carry a stopped, failed or dead run on from its last snapshot, by the run's own params.json."""
-    from params.reader import read_json
     from trainer.ranks import launched
     from trainer.resume import same_run
 
@@ -52,7 +51,7 @@ def resume_train(arguments: argparse.Namespace) -> int:
     if run.owner() is not None:
         raise RunError(f"{run.path}: already running as process {run.owner()}; stop it with --operation stop_train")
     loaded, *_ = _checked(run.params, arguments.set, weights=not run.last.is_file())
-    same_run(read_json(run.params), loaded.resolved)
+    same_run(_load(run.params, []).resolved, loaded.resolved)
     return _detached(run, arguments.set) if arguments.detach else _foreground(run, loaded, arguments.set)
 
 

@@ -132,7 +132,7 @@ class LossSection(Plugin):
 
 
 class ParameterRule(Section):
-    """Another rate or decay for the weights whose name a pattern finds; of several that do, the last counts."""
+    """Another rate or decay for the weights whose name a pattern finds; of what several give, the last counts."""
 
     match: Annotated[str, Field(
         min_length=1, description="regular expression searched in the names of weights, e.g. bias$ or ^losses")]
@@ -156,6 +156,7 @@ class Stage(Section):
     freeze: Annotated[list[Annotated[str, Field(min_length=1)]], Field(
         min_length=1, description="regular expressions searched in the names of weights, e.g. backbone")]
     lr: Annotated[Lr | None, Field(description="its own learning rates and course; null = those of the run")] = None
+    best: Annotated[bool, Field(description="whether one of its epochs may be the best snapshot")] = True
 
 
 class Evaluation(Plugin):

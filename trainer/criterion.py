@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from data.records import Batch
 from trainer.classifiers import ClassifierKind
 from trainer.output import Loss, Output, each
+from trainer.resting import Resting
 
 
 Rows = Literal["batch", "anchors"]
@@ -24,7 +25,7 @@ class Term(NamedTuple):
     of: Rows = "batch"  # which images it sees
 
 
-class Criterion(nn.Module):
+class Criterion(Resting):
     """(Output, Batch) -> (sum of weight x loss, scalars by name), in float32 or wider outside autocast.
 
     The scalars are every term, weighted, as "loss/<name>" and what a loss reports as "<name>/<scalar>". The

@@ -49,7 +49,8 @@ class Fit:
             training.epoch, training.batch = training.epoch + 1, 0
             if metrics is not None:
                 training.metrics = metrics
-                self.ledger.record(training.epoch, self._good_state())
+                if training.stages.at(training.epoch - 1).best:
+                    self.ledger.record(training.epoch, self._good_state())
                 self.run.update_status(best=self.ledger.best)
             self.snapshot()
 
@@ -60,8 +61,9 @@ class Fit:
     def _good_state(self) -> State:
         """The training's state; TrainingError when there is anything in it that is not finite."""
         self.non_finite.settle()
-        finite_weights(self.training.network, self.training.epoch, self.training.step)
-        return self.training.state()
+        state = self.training.state()
+        finite_weights(state, self.training.epoch, self.training.step)
+        return state
 
     def _train_epoch(self) -> None:
         """One pass over the training images, from the batch where the training stands."""

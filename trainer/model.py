@@ -19,9 +19,10 @@ from trainer.margins import MARGINS
 from trainer.necks import NECKS, Neck
 from trainer.output import Output, each
 from trainer.pooling import POOLINGS
+from trainer.resting import Resting
 
 
-class Embedder(nn.Module):
+class Embedder(Resting):
     """(B, 3, H, W) uint8 RGB -> Output.
 
     With several branches the map is cut into as many equal horizontal stripes: Sun et al., Beyond Part
@@ -48,7 +49,6 @@ class Embedder(nn.Module):
         self.parts = parts
         self.dims = [branch.neck.dim for branch in branches]
         self.embedding_dim = sum(self.dims)
-        self._resting: list[nn.Module] = []
         if self.params.bn_freeze == "all":
             for norm in self._norms():
                 norm.requires_grad_(False)
@@ -66,15 +66,11 @@ class Embedder(nn.Module):
             output = replace(output, embedding=torch.cat([F.normalize(vector) for vector in vectors], dim=1))
         return output
 
-    def rest(self, modules: Sequence[nn.Module]) -> None:
-        """Keep these modules in evaluation mode, so that their batch norms keep their statistics."""
-        self._resting = list(modules)
-        self.train(self.training)
-
     def train(self, mode: bool = True) -> "Embedder":
         super().train(mode)
-        for module in [*self._resting, *(self._norms() if self.params.bn_freeze else ())]:
-            module.eval()
+        if self.params.bn_freeze:
+            for norm in self._norms():
+                norm.eval()
         return self
 
     def _norms(self) -> list[nn.Module]:

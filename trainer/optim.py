@@ -61,19 +61,20 @@ def rmsprop(groups: Groups, weight_decay: float, *, momentum: Momentum = 0.9, al
 def build_optimizer(
     choice: Choice, named: Iterable[tuple[str, str, nn.Parameter]], rules: Sequence[ParameterRule], weight_decay: float,
 ) -> Optimizer:
-    """The chosen optimiser over (part, name, weight), grouped by part and by the last rule that finds the name.
+    """The chosen optimiser over (part, name, weight), grouped by part and by the rules that find the name.
 
-    The group of a part's weights that the second rule finds is called <part>.rule1. Weights that cannot train are
-    left out. ValueError for a rule that finds none.
+    Of what several rules give, the last counts. A part's weights that the first and third rule find are the group
+    <part>.rule0_2. Weights that cannot train are left out. ValueError for a rule that finds none.
     """
     groups: dict[str, dict[str, Any]] = {}
     unused = set(range(len(rules)))
     for part, name, weight in named:
         found = [i for i, rule in enumerate(rules) if re.search(rule.match, name)]
         unused.difference_update(found)
-        group = _group(part, found[-1], rules[found[-1]]) if found else _group(part)
         if weight.requires_grad:
-            groups.setdefault(group["name"], group)["params"].append(weight)
+            label = part + ".rule" * bool(found) + "_".join(map(str, found))
+            group = groups.setdefault(label, _group(label, part, [rules[i] for i in found]))
+            group["params"].append(weight)
     for i in sorted(unused):
         raise ValueError(f'parameter_rules[{i}].match: "{rules[i].match}" finds no weight; names are like '
                          "backbone.conv1.weight, branches.0.neck.norm.bias, losses.softmax.weight")
@@ -81,13 +82,12 @@ def build_optimizer(
     return optimizer
 
 
-def _group(part: str, number: int = 0, rule: ParameterRule | None = None) -> dict[str, Any]:
-    """An empty group: its part and its rule decide its rate, in whichever stage."""
-    if rule is None:
-        return {"name": part, "part": part, "rate": None, "factor": 1.0, "params": []}
-    decay = {} if rule.weight_decay is None else {"weight_decay": rule.weight_decay}
-    return {"name": f"{part}.rule{number}", "part": part, "rate": rule.lr, "factor": rule.lr_factor or 1.0,
-            "params": [], **decay}
+def _group(label: str, part: str, rules: Sequence[ParameterRule]) -> dict[str, Any]:
+    """An empty group: its part and its rules decide its rate, in whichever stage."""
+    group: dict[str, Any] = {"name": label, "part": part, "params": [], "lr": None, "lr_factor": 1.0}
+    for rule in rules:
+        group |= rule.model_dump(exclude={"match"}, exclude_none=True)
+    return {**group, "rate": group.pop("lr")}
 
 
 def set_learning_rate(optimizer: Optimizer, lr: Lr, factor: float) -> None:
@@ -95,4 +95,4 @@ def set_learning_rate(optimizer: Optimizer, lr: Lr, factor: float) -> None:
     head = lr.base_lr if lr.fc_lr is None else lr.fc_lr
     for group in optimizer.param_groups:
         rate = group["rate"] or (lr.base_lr if group["part"] == "backbone" else head)
-        group["lr"] = rate * group["factor"] * factor
+        group["lr"] = rate * group["lr_factor"] * factor

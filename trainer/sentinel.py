@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 log = logging.getLogger("kiln")
@@ -78,9 +79,13 @@ def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return plain
 
 
-def finite_weights(network: nn.Module, epoch: int, step: int) -> None:
-    """TrainingError when a weight is not finite: an overflow in the backward pass leaves the loss finite once."""
-    for name, weight in network.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise TrainingError(f"epoch {epoch} step {step}: the weights of {name} are not finite; lower lr.base_lr "
-                                "and lr.fc_lr, or use precision fp32; the last good snapshot is kept")
+def finite_weights(state: Mapping[str, Any], epoch: int, step: int) -> None:
+    """TrainingError when a number of the network or the losses is not finite.
+
+    An overflow in the backward pass leaves the loss finite once.
+    """
+    for part in ("network", "averaged", "criterion"):
+        for name, tensor in (state[part] or {}).items():
+            if not torch.isfinite(tensor).all():
+                raise TrainingError(f"epoch {epoch} step {step}: {part} {name} is not finite; lower lr.base_lr "
+                                    "and lr.fc_lr, or use precision fp32; the last good snapshot is kept")

@@ -17,6 +17,7 @@ class Span(NamedTuple):
 
     first: int
     freeze: Sequence[str]
+    best: bool  # whether one of its epochs may be the best
     lr: Lr
     course: LearningRate
 
@@ -43,22 +44,15 @@ class Stages:
 
 def _spans(params: Params, unit: str, steps_per_epoch: int) -> Iterator[Span]:
     first = 0
-    for freeze, epochs, lr in _lengths(params):
-        course = LearningRate(lr, unit=lr.unit or unit, epochs=epochs, steps_per_epoch=steps_per_epoch)
-        yield Span(first, freeze, lr, course)
-        first += epochs
-
-
-def _lengths(params: Params) -> Iterator[tuple[Sequence[str], int, Lr]]:
-    """What rests, for how many epochs and at which rates; the run's own last."""
-    left = params.epoch
-    for stage in params.stages:
-        epochs = min(stage.epochs or left, left)
+    for stage in [*params.stages, None]:  # the run's own last
+        left = params.epoch - first
+        epochs = left if stage is None or stage.epochs is None else min(stage.epochs, left)
         if epochs:
-            yield stage.freeze, epochs, stage.lr or params.lr
-        left -= epochs
-    if left:
-        yield (), left, params.lr
+            lr = params.lr if stage is None or stage.lr is None else stage.lr
+            course = LearningRate(lr, unit=lr.unit or unit, epochs=epochs, steps_per_epoch=steps_per_epoch)
+            freeze, best = ((), True) if stage is None else (stage.freeze, stage.best)
+            yield Span(first, freeze, best, lr, course)
+        first += epochs
 
 
 def too_long(params: Params) -> int | None:
@@ -76,7 +70,7 @@ class Freezer:
     """Lets the weights of a network and its losses rest and train again by their names."""
 
     def __init__(self, network: Embedder, criterion: Criterion) -> None:
-        self._network = network
+        self._network, self._criterion = network, criterion
         self._weights = [*network.named_parameters(), *criterion.named_parameters()]
         self._trains = {name: weight.requires_grad for name, weight in self._weights}
 
@@ -97,12 +91,13 @@ class Freezer:
             raise ValueError("leaves no weight to train; let some of them go")
         for name, weight in self._weights:
             weight.requires_grad_(self._trains[name] and name not in resting)
-        self._network.rest(list(_wholly(self._network, resting)))
+        for whole in (self._network, self._criterion):
+            whole.rest(list(_wholly(whole, resting)))
 
 
-def _wholly(network: nn.Module, resting: set[str]) -> Iterator[nn.Module]:
-    """The modules within the network that have weights, all of which rest."""
-    for prefix, module in list(network.named_modules())[1:]:
+def _wholly(whole: nn.Module, resting: set[str]) -> Iterator[nn.Module]:
+    """The modules within that have weights, all of which rest."""
+    for prefix, module in list(whole.named_modules())[1:]:
         names = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
         if names and resting.issuperset(names):
             yield module

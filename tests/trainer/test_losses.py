@@ -84,6 +84,12 @@ def test_a_batch_of_one_repeated_image_gives_finite_numbers(loss, make_output, g
     assert all(grad.isfinite().all() for grad in gradients(loss, same, batch))
 
 
+def test_numbers_that_are_none_make_a_loss_that_is_none(loss, make_output):
+    output, batch = make_output(classifier=loss.classifier)
+    broken = each(lambda t: torch.full_like(t, torch.nan), output)
+    assert not loss(broken, batch).value.isfinite()
+
+
 def test_a_loss_of_half_precision_outputs_is_computed_in_single(loss, make_output):
     output, batch = make_output(classifier=loss.classifier)
     halves = each(lambda t: t.detach().to(torch.bfloat16), output)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.losses.center import Center, squared_distances
+from trainer.losses.center import Center, moved, squared_distances
 from trainer.output import each
 
 
@@ -16,24 +16,24 @@ def make_center():
 
 
 def test_value_and_move_are_as_worked_out_by_hand(make_center, output_of, make_batch):
-    loss = make_center([[0.0, 0.0], [5.0, 0.0], [1.0, 1.0]], alpha=0.5)
+    loss = make_center([[0.0, 0.0], [5.0, 0.0], [1.0, 1.0]], lr=0.5)
     vectors = torch.tensor([[3.0, 4.0], [0.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
     value, scalars = loss(output_of(vectors=vectors), make_batch([0, 0, 1]))
     assert value.item() == pytest.approx((25 + 4 + 9) / 3)
     assert scalars["mean_dist"].item() == pytest.approx((5 + 2 + 3) / 3)
-    # (3, 6) / 3 and (0, 3) / 2, half of each
-    torch.testing.assert_close(loss.centers, torch.tensor([[0.5, 1.0], [5.0, 0.75], [1.0, 1.0]], dtype=torch.float64))
+    # gradients of 2 / 3 (3, 6) and 2 / 3 (0, 3), half of each
+    torch.testing.assert_close(loss.centers, torch.tensor([[1.0, 2.0], [5.0, 1.0], [1.0, 1.0]], dtype=torch.float64))
 
 
-def test_centres_match_the_paper_written_as_loops(make_output, make_batch):
+def test_centres_move_as_gradient_descent_written_as_loops_moves_them(make_output, make_batch):
     output, _ = make_output()
-    loss = Center(5, 7, alpha=0.3).double()
+    loss = Center(5, 7, lr=0.3).double()
     for labels in ([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]):
         before, total, expected = loss.centers.clone(), 0.0, []
         for label, center in enumerate(before):
             own = [row.detach() for row, other in zip(output.features, labels, strict=True) if other == label]
             total += sum(float((row - center).square().sum()) for row in own)
-            expected.append(center - 0.3 * sum((center - row for row in own), torch.zeros(5)) / (1 + len(own)))
+            expected.append(center - 0.3 * 2 * sum((center - row for row in own), torch.zeros(5)) / len(labels))
         value = loss(output, make_batch(labels)).value
         assert value.item() == pytest.approx(total / len(labels))
         torch.testing.assert_close(loss.centers, torch.stack(expected))
@@ -45,6 +45,8 @@ def test_center_loss_is_that_of_the_original_code(golden, assert_as_golden, make
     batch = make_batch(inputs["y"])
     assert_as_golden(outputs, make_center(inputs["c"])(output_of(vectors=x), batch).value, x=x)
     assert_as_golden(outputs, squared_distances(x, centers, batch.labels).mean(), c=centers)
+    step = centers - moved(centers, x, batch.labels, lr=1.0)
+    torch.testing.assert_close(step, torch.tensor(outputs["grad_c"], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_gradient_of_center(make_output, output_of):
@@ -75,7 +77,7 @@ def test_features_that_stay_draw_their_centres_close(make_output):
     output, batch = make_output(p=2, k=1)
     loss = Center(5, 2)
     values = [loss(output, batch).value.item() for _ in range(30)]
-    assert values == sorted(values, reverse=True) and values[-1] < 1e-6  # 3 / 4 of the way is left each time
+    assert values == sorted(values, reverse=True) and values[-1] < 1e-6  # half of the way is left each time
 
 
 def test_centres_of_single_precision_follow_in_single_precision(make_output):

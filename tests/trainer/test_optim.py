@@ -50,11 +50,11 @@ def test_the_backbone_has_its_own_rate_and_what_cannot_train_is_left_out():
     assert optimizer.param_groups[1]["params"] == [moving]
 
 
-def test_of_the_rules_that_find_a_name_the_last_counts():
+def test_of_what_rules_that_find_a_name_give_the_last_counts():
     rules = [{"match": "bias", "weight_decay": 0.0, "lr_factor": 2.0}, {"match": "^losses", "lr": 0.5}]
     optimizer = make("sgd", {"backbone.w": weight(), "backbone.bias": weight(), "losses.bias": weight()}, rules)
     rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
-    assert rates == {"backbone": (0.1, 0.01), "backbone.rule0": (0.2, 0.0), "losses.rule1": (0.5, 0.01)}
+    assert rates == {"backbone": (0.1, 0.01), "backbone.rule0": (0.2, 0.0), "losses.rule0_1": (1.0, 0.0)}
 
 
 def test_a_rule_that_finds_no_weight_is_refused():

@@ -53,10 +53,11 @@ def test_metrics_that_are_not_finite_stop_the_run():
         finite_metrics({"mAP": float("nan"), "rank1": 1.0})
 
 
-def test_weights_that_are_not_finite_are_named():
-    layer = torch.nn.Linear(2, 2)
-    finite_weights(layer, 1, 5)
-    with torch.no_grad():
-        layer.bias[1] = float("nan")
-    with pytest.raises(TrainingError, match="epoch 1 step 5: the weights of bias are not finite"):
-        finite_weights(layer, 1, 5)
+@pytest.mark.parametrize("part", ["network", "averaged", "criterion"])
+def test_numbers_of_a_state_that_are_not_finite_are_named(part):
+    norm = torch.nn.BatchNorm1d(2)
+    state = {"network": {}, "averaged": None, "criterion": {}, part: norm.state_dict()}
+    finite_weights(state, 1, 5)
+    norm.running_var[1] = float("nan")
+    with pytest.raises(TrainingError, match=f"epoch 1 step 5: {part} running_var is not finite; lower lr.base_lr"):
+        finite_weights(state, 1, 5)

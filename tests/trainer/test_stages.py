@@ -53,6 +53,11 @@ def test_a_warm_epoch_does_not_count_in_the_course_that_follows():
     assert [stages.factor(epoch, 0) for epoch in (0, 1, 5, 6, 11)] == pytest.approx([1, 1, 1, 0.5, 0.25])
 
 
+def test_the_epochs_of_a_stage_may_not_be_the_best():
+    stages, _ = make(3, {"freeze": ["^backbone"], "epochs": 1, "best": False})
+    assert [stages.at(epoch).best for epoch in range(3)] == [False, True, True]
+
+
 def test_steps_count_from_the_stage_s_first_step():
     stages, _ = make(4, {"freeze": ["^backbone"], "epochs": 2}, unit="step", schedule="step", decay_step=15)
     reached = [(0, 0), (1, 15), (2, 20), (3, 34), (3, 35)]
@@ -103,6 +108,12 @@ def test_the_whole_network_may_rest_while_a_loss_trains(make_embedder, images):
     Freezer(embedder, criterion).freeze(["^backbone", "^branches"])
     assert trained(embedder.train()) == set() and not embedder.branches[0].neck.norm.training
     assert all(weight.requires_grad for weight in criterion.parameters())
+
+
+def test_a_loss_at_rest_keeps_its_statistics_too(make_embedder):
+    criterion = Criterion([Term("hist", Hist(512, 5))])
+    Freezer(make_embedder("resnet18"), criterion).freeze(["^losses"])
+    assert not criterion.losses["hist"].hgnn.norm.training and criterion.training
 
 
 def test_a_stage_that_trains_nothing_is_refused(frozen):

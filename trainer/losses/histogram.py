@@ -47,7 +47,8 @@ def histograms(cosines: Tensor, same: Tensor, bins: int) -> Tensor:
     """
     step = 2 / (bins - 1)
     position = (cosines.clamp(-1, 1) + 1) / step  # a rounded cosine of 1 + 1e-7 would lie beyond the last node
-    node = position.detach().floor().long().clamp(max=bins - 2)
+    # A cosine that is not a number has a place here too; its share makes the loss none, which is told by name.
+    node = position.detach().nan_to_num().floor().long().clamp(0, bins - 2)
     share = position - node
     place = node + bins * same
     mass = cosines.new_zeros(2 * bins).index_add(0, place, 1 - share).index_add(0, place + 1, share)
