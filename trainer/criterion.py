@@ -43,7 +43,8 @@ class Criterion(Resting):
         scalars: dict[str, Tensor] = {}
         with torch.autocast(output.embedding.device.type, enabled=False):
             seen = {"batch": (each(_at_least_float32, output), batch)}
-            seen["anchors"] = anchors(*seen["batch"])
+            if any(term.of == "anchors" for term in self._terms):
+                seen["anchors"] = anchors(*seen["batch"])
             for name, loss, weight, of in self._terms:
                 value, reported = loss(*seen[of])
                 terms[name] = weight * value
