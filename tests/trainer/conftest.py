@@ -73,6 +73,13 @@ def make_output(make_batch):
     return make
 
 
+@pytest.fixture(params=[[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]],
+                ids=["of one size", "of several sizes"])
+def twelve_images(request, make_output, make_batch):
+    """An output and its batch, with classes of one size and of several."""
+    return make_output()[0], make_batch(request.param)
+
+
 @pytest.fixture
 def make_batch():
     """A batch of which only the labels matter."""

@@ -40,12 +40,10 @@ def test_circle_of_three_vectors_is_as_worked_out_by_hand(output_of, make_batch,
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "sine"])
-def test_circle_matches_the_paper_written_as_loops(make_output, make_batch, similarity):
-    output, _ = make_output(p=4, k=3)
-    for labels in ([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]):
-        batch = make_batch(labels)
-        expected = by_loops(output.features, batch.labels, 0.25, 8.0, similarity)
-        torch.testing.assert_close(Circle(gamma=8.0, similarity=similarity)(output, batch).value, expected)
+def test_circle_matches_the_paper_written_as_loops(twelve_images, similarity):
+    output, batch = twelve_images
+    expected = by_loops(output.features, batch.labels, 0.25, 8.0, similarity)
+    torch.testing.assert_close(Circle(gamma=8.0, similarity=similarity)(output, batch).value, expected)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "sine"])

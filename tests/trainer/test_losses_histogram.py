@@ -34,12 +34,10 @@ def test_histograms_of_three_vectors_are_as_worked_out_by_hand(output_of, make_b
 
 
 @pytest.mark.parametrize("bins", [2, 11, 150, 151])
-def test_histogram_loss_matches_the_paper_written_as_loops(make_output, make_batch, bins):
-    output, _ = make_output(p=4, k=3)
-    for labels in ([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]):
-        batch = make_batch(labels)
-        expected = by_loops(output.features, batch.labels, bins)
-        torch.testing.assert_close(Histogram(bins=bins)(output, batch).value, expected)
+def test_histogram_loss_matches_the_paper_written_as_loops(twelve_images, bins):
+    output, batch = twelve_images
+    expected = by_loops(output.features, batch.labels, bins)
+    torch.testing.assert_close(Histogram(bins=bins)(output, batch).value, expected)
 
 
 def test_gradient_of_histogram_loss(output_of, make_output):

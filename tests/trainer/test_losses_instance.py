@@ -34,12 +34,10 @@ def test_classes_are_told_apart_by_the_direction_of_their_mean(output_of, make_b
 
 
 @pytest.mark.parametrize("per_class", [False, True])
-def test_instance_matches_the_paper_written_as_loops(make_output, make_batch, per_class):
-    output, _ = make_output(p=4, k=3)
-    for labels in ([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]):
-        batch = make_batch(labels)
-        value = Instance(gamma=4.0, per_class=per_class)(output, batch).value
-        torch.testing.assert_close(value, by_loops(output.features, batch.labels, 4.0, per_class))
+def test_instance_matches_the_paper_written_as_loops(twelve_images, per_class):
+    output, batch = twelve_images
+    value = Instance(gamma=4.0, per_class=per_class)(output, batch).value
+    torch.testing.assert_close(value, by_loops(output.features, batch.labels, 4.0, per_class))
 
 
 @pytest.mark.parametrize("per_class", [False, True])

@@ -25,12 +25,11 @@ def by_loops(rows, labels, loss, similarity):
 
 
 @pytest.mark.parametrize("kind, similarity", [(CosFacePair, lambda c: c), (ArcFacePair, lambda c: math.acos(-c))])
-@pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]])
-def test_pairs_match_their_definition_written_as_loops(make_output, make_batch, kind, similarity, labels):
-    output, _ = make_output()
+def test_pairs_match_their_definition_written_as_loops(twelve_images, kind, similarity):
+    output, batch = twelve_images
     loss = kind(margin=0.3, scale=4.0)
-    value = loss(output, make_batch(labels)).value
-    assert value.item() == pytest.approx(by_loops(output.features.detach(), labels, loss, similarity))
+    expected = by_loops(output.features.detach(), batch.labels, loss, similarity)
+    assert loss(output, batch).value.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind, right_angle", [(CosFacePair, 1.0), (ArcFacePair, math.pi / 2)])

@@ -55,12 +55,11 @@ def by_loops(loss, name, rows, labels, anchors, partners):
 
 
 @pytest.mark.parametrize("name", SOFT + HARD)
-@pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 2, 0, 1, 2, 3, 0, 0, 4, 5, 0]])
-def test_a_norm_aware_loss_matches_its_definition_written_as_loops(make_output, make_batch, name, labels):
-    output, _ = make_output()
+def test_a_norm_aware_loss_matches_its_definition_written_as_loops(twelve_images, name):
+    output, batch = twelve_images
     loss = built(name, margin=0.1, **({"scale": 5.0} if name in SOFT else {}))
-    value = loss(output, make_batch(labels)).value
-    torch.testing.assert_close(value, by_loops(loss, name, output.features, labels, output.margins, output.margins))
+    expected = by_loops(loss, name, output.features, batch.labels, output.margins, output.margins)
+    torch.testing.assert_close(loss(output, batch).value, expected)
 
 
 def test_only_the_margins_of_anchors_learn_from_uc_tri_dpn(make_output):
