@@ -104,6 +104,17 @@ def test_a_loss_of_half_precision_outputs_is_computed_in_single(loss, make_outpu
     assert all(scalar.dtype == torch.float32 for scalar in scalars.values())
 
 
+@pytest.mark.parametrize("on, other", [("features", "embedding"), ("embedding", "features")])
+@pytest.mark.parametrize("name", [name for name in LOSSES if "on" in LOSSES.options(name).model_fields])
+def test_the_vectors_of_a_loss_are_those_that_on_names(name, on, other, make_output):
+    torch.manual_seed(0)
+    loss = LOSSES.build(Choice(name, {"on": on}), embedding_dim=5, num_classes=6)
+    output, batch = make_output()
+    leaves = getattr(output, on), getattr(output, other)
+    read, unread = torch.autograd.grad(loss(output, batch).value, leaves, allow_unused=True)
+    assert read.abs().sum() > 0 and unread is None
+
+
 @pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES.load(name).classifier])
 def test_a_classification_loss_without_classifier_says_so(name, make_output):
     output, batch = make_output()

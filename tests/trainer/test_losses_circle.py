@@ -98,10 +98,3 @@ def test_a_large_gamma_does_not_overflow(output_of, make_batch):
     # positives at -1 and 0: 256 x 2.25 x 1.75 is the larger; negatives at 1, 0, -1, 0: 256 x 1.25 x 0.75
     assert value.item() == pytest.approx(256 * (2.25 * 1.75 + 1.25 * 0.75))
     assert torch.autograd.grad(value, vectors)[0].isfinite().all()
-
-
-def test_circle_is_of_the_vectors_that_on_names(output_of, make_output):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = Circle()(output_of(vectors=vectors), batch).value
-        assert torch.equal(Circle(on=on)(output, batch).value, alone)

@@ -141,13 +141,6 @@ def test_classes_absent_from_the_batch_are_pushed_away_all_the_same(make_output,
     assert (loss.means.grad.abs().sum(dim=1) > 0).all()
 
 
-def test_hist_is_of_the_vectors_that_on_names(output_of, make_output, make_hist):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = make_hist()(output_of(vectors=vectors), batch).value
-        assert torch.equal(make_hist(on=on)(output, batch).value, alone)
-
-
 def test_weights_have_the_names_that_rules_find_and_begin_as_in_the_paper():
     torch.manual_seed(0)
     loss = Hist(64, 200)

@@ -80,10 +80,3 @@ def test_without_pairs_to_compare_value_and_gradient_are_0_and_the_scalars_say_s
     value, scalars = Histogram()(output_of(vectors=vectors), make_batch(labels))
     assert value == 0 and (torch.autograd.grad(value, vectors)[0] == 0).all()
     assert (scalars["positive_pairs"], scalars["negative_pairs"]) == pairs
-
-
-def test_the_histogram_is_of_the_vectors_that_on_names(output_of, make_output):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = Histogram()(output_of(vectors=vectors), batch).value
-        assert torch.equal(Histogram(on=on)(output, batch).value, alone)

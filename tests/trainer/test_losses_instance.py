@@ -71,10 +71,3 @@ def test_with_nothing_to_tell_apart_value_and_gradient_are_0(output_of, make_bat
     vectors = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value = Instance(per_class=per_class)(output_of(vectors=vectors), make_batch(labels)).value
     assert value == 0 and (torch.autograd.grad(value, vectors)[0] == 0).all()
-
-
-def test_instance_is_of_the_vectors_that_on_names(output_of, make_output):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = Instance()(output_of(vectors=vectors), batch).value
-        assert torch.equal(Instance(on=on)(output, batch).value, alone)

@@ -65,10 +65,3 @@ def test_a_batch_of_one_class_has_nothing_to_tell_apart(output_of, make_batch, k
     vectors = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value = kind()(output_of(vectors=vectors), make_batch([0, 0, 0, 0])).value
     assert value == 0 and (torch.autograd.grad(value, vectors)[0] == 0).all()
-
-
-@pytest.mark.parametrize("kind", [CosFacePair, ArcFacePair])
-def test_the_vectors_are_those_that_on_names(output_of, make_output, kind):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        assert torch.equal(kind(on=on)(output, batch).value, kind()(output_of(vectors=vectors), batch).value)

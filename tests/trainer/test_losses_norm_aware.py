@@ -169,11 +169,3 @@ def test_hard_mined_chords_of_images_without_margin_are_the_triplet_loss(make_ou
 def test_a_network_without_margins_is_told_what_to_give(name, output_of, make_batch):
     with pytest.raises(ValueError, match="^losses: a norm-aware loss needs margins, .*; give model_params.margin"):
         built(name)(output_of(vectors=ANGLE), make_batch([0, 0, 1, 1]))
-
-
-@pytest.mark.parametrize("name", SOFT + HARD)
-def test_the_vectors_are_those_that_on_names(make_output, name):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = built(name)(with_margins(vectors, output.margins), batch).value
-        assert torch.equal(built(name, on=on)(output, batch).value, alone)

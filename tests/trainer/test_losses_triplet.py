@@ -108,13 +108,6 @@ def test_an_image_drawn_twice_is_a_positive_at_distance_0(output_of, make_batch)
     assert torch.autograd.grad(value, vectors)[0].isfinite().all()
 
 
-def test_the_vectors_are_those_that_on_names(output_of, make_output):
-    output, batch = make_output()
-    for on, vectors in (("features", output.features), ("embedding", output.embedding)):
-        alone = Triplet()(output_of(vectors=vectors), batch).value
-        assert torch.equal(Triplet(on=on)(output, batch).value, alone)
-
-
 def test_normalised_vectors_have_no_length(output_of, make_output):
     output, batch = make_output()
     scaled = output_of(vectors=output.features * torch.arange(1, 13)[:, None])
