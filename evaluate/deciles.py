@@ -7,7 +7,7 @@ from data.records import DataError, Predictions
 PARTS = 10
 
 
-def by_decile(asked: Predictions, counted: np.ndarray, precisions: np.ndarray) -> dict[str, float]:
+def by_decile(query: Predictions, counted: np.ndarray, precisions: np.ndarray) -> dict[str, float]:
     """mAP, and the queries it rests on, per decile of norm and of margin; decile 1 has the smallest.
 
     `counted` (Q,) bool chooses the queries of `precisions`. DataError where the network gives neither norms
@@ -17,7 +17,7 @@ def by_decile(asked: Predictions, counted: np.ndarray, precisions: np.ndarray) -
     if queries < PARTS:
         raise DataError(f"{queries} queries are too few for deciles; set evaluation_params.deciles to false")
     metrics: dict[str, float] = {}
-    for name, values in (("norm", asked.norms), ("margin", asked.margins)):
+    for name, values in (("norm", query.norms), ("margin", query.margins)):
         if values is None:
             raise DataError(f"the network gives no {name}s for evaluation_params.deciles; choose "
                             "model_params.margin, or set deciles to false")

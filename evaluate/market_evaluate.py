@@ -11,7 +11,7 @@ from evaluate.distances import Cosine, unit
 from evaluate.multi_query import averaged
 from evaluate.protocol import Search, ranking_evaluator
 from evaluate.ranking import JUNK, Matches, score
-from evaluate.similarity import Rerank, chosen_one, similarity_of
+from evaluate.similarity import Rerank, at_most_one, similarity_of
 
 
 def search(
@@ -27,7 +27,7 @@ def search(
                              "adds so much of a gallery image's margin to its angle with the query; 0 = off"] = 0.0,
 ) -> Search:
     """The queries' similarities to the gallery by at most one of rerank, spectral and margin_weight."""
-    chosen_one(rerank=rerank, spectral=spectral, margin_weight=margin_weight)
+    at_most_one(rerank=rerank, spectral=spectral, margin_weight=margin_weight)
     asked, held = predict(query), predict(gallery)
     embeddings = averaged(asked, predict("multi_query")) if multi_query else asked.embeddings
     cosine = Cosine(unit(embeddings, query), unit(held.embeddings, gallery))
@@ -50,7 +50,7 @@ def run_eval(
     scores = score(found.similarity, found.matches, block_bytes=block_mib * 2**20)
     valid = scores.valid
     if not valid.any():
-        raise DataError(f"{found.query} against {found.gallery}: {_why_nothing_matches(found.asked, found.held)}")
+        raise DataError(f"{found}: {_why_nothing_matches(found.query, found.gallery)}")
     counted = valid if count == "valid" else np.full_like(valid, True)
     first_hit = np.where(valid, scores.first_hit, np.inf)[counted]
     trapezoid, standard, inp = (np.nan_to_num(column[counted])  # NaN where there is nothing to find
@@ -63,7 +63,7 @@ def run_eval(
         "mINP": float(inp.mean()),
         "queries": float(np.count_nonzero(valid)),
         "queries_without_match": float(np.count_nonzero(~valid)),
-        **(by_decile(found.asked, counted, precisions) if deciles else {}),
+        **(by_decile(found.query, counted, precisions) if deciles else {}),
     }
 
 

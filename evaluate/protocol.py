@@ -33,12 +33,15 @@ def evaluator(*, logits: bool) -> Callable[[Score], RunEval]:
 class Search(NamedTuple):
     """Who asks whom, and how alike they are, before anything is scored."""
 
-    query: str  # names of the splits
-    gallery: str
-    asked: Predictions
-    held: Predictions
+    query_split: str  # their names
+    gallery_split: str
+    query: Predictions
+    gallery: Predictions
     similarity: Similarity  # (Q, G)
     matches: Matches
+
+    def __str__(self) -> str:
+        return f"{self.query_split} against {self.gallery_split}"
 
 
 def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Score], RunEval]:

@@ -52,12 +52,12 @@ def draw(found: Search, lists: Sequence[RankList], images: Images) -> Image.Imag
     picture = Image.new("RGB", (across * width + GAP, len(lists) * height + GAP), WHITE)
     for line, ranked in enumerate(lists):
         top = GAP + line * height
-        said = [*_who(found.asked.labels[ranked.query], found.asked.cameras[ranked.query]), f"query {ranked.query}"]
-        picture.paste(_tile(images(found.query, ranked.query), BLACK, said), (GAP, top))
+        said = [*_who(found.query.labels[ranked.query], found.query.cameras[ranked.query]), f"query {ranked.query}"]
+        picture.paste(_tile(images(found.query_split, ranked.query), BLACK, said), (GAP, top))
         tiles = zip(ranked.rows, ranked.right, ranked.similarity, strict=True)
         for place, (row, right, similarity) in enumerate(tiles, 1):
-            said = [*_who(found.held.labels[row], found.held.cameras[row]), f"{similarity:.3f}"]
-            tile = _tile(images(found.gallery, int(row)), GREEN if right else RED, said)
+            said = [*_who(found.gallery.labels[row], found.gallery.cameras[row]), f"{similarity:.3f}"]
+            tile = _tile(images(found.gallery_split, int(row)), GREEN if right else RED, said)
             picture.paste(tile, (GAP + place * width, top))
     return picture
 
@@ -66,7 +66,7 @@ def write_rank_lists(folder: Path, found: Search, images: Images, count: int) ->
     """worst.png, median.png and best.png in `folder`, with `count` queries each by average precision."""
     precisions = score(found.similarity, found.matches).ap
     if np.isnan(precisions).all():
-        raise DataError(f"{found.query} against {found.gallery}: no query has a match to draw")
+        raise DataError(f"{found}: no query has a match to draw")
     folder.mkdir(exist_ok=True)
     written = []
     for name, queries in worst_median_best(precisions, count).items():

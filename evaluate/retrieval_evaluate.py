@@ -54,17 +54,18 @@ def run_eval(
     metrics = {f"recall@{n}": float(np.mean(first_hit < n)) for n in k}
     metrics |= {"map@r": float(map_at_r.mean()), "r_precision": float(precision.mean())}
     if nmi:
-        kept = found.held.labels != JUNK
-        metrics["nmi"] = clustering_nmi(unit(found.held.embeddings[kept], found.gallery), found.held.labels[kept])
+        known = found.gallery.labels != JUNK
+        embeddings = unit(found.gallery.embeddings[known], found.gallery_split)
+        metrics["nmi"] = clustering_nmi(embeddings, found.gallery.labels[known])
     return metrics | {"queries": float(len(scores)),
-                      "queries_without_match": float(len(found.asked.labels) - len(scores))}
+                      "queries_without_match": float(len(found.query.labels) - len(scores))}
 
 
 def _nothing_to_find(found: Search) -> str:
     """Why no image has a match, and the remedy."""
-    count = len(found.asked.labels)
-    if found.query == found.gallery:
-        return (f"{found.query}: none of its {count} images has another of its class to find; retrieval_evaluate "
+    count = len(found.query.labels)
+    if found.query_split == found.gallery_split:
+        return (f"{found.query_split}: none of its {count} images has another of its class to find; retrieval_evaluate "
                 "needs two images of a class")
-    return (f"{found.query} against {found.gallery}: none of the {count} queries has a class that the gallery of "
-            f"{len(found.held.labels)} images holds; pack both splits from one source")
+    return (f"{found}: none of the {count} queries has a class that the gallery of "
+            f"{len(found.gallery.labels)} images holds; pack both splits from one source")

@@ -22,7 +22,7 @@ class Rerank(BaseModel):
     lambda_value: Annotated[float, Field(ge=0, le=1, description="weight of the original distance")] = 0.3
 
 
-def chosen_one(**options: Any) -> None:
+def at_most_one(**options: Any) -> None:
     """ParamsError when more than one of the options is on: none was made for the ranking that another leaves."""
     names = [name for name, value in options.items() if value not in (None, False, 0)]
     if len(names) > 1:

@@ -49,10 +49,10 @@ def test_equal_similarities_rank_in_gallery_order(reid):
 
 def test_an_image_is_not_on_its_own_list(splits):
     found = retrieval_search(splits.__getitem__)
-    for query in range(len(found.asked.labels)):
+    for query in range(len(found.query.labels)):
         ranked = rank_list(found, query)
         assert query not in ranked.rows
-        np.testing.assert_array_equal(ranked.right, found.held.labels[ranked.rows] == found.asked.labels[query])
+        np.testing.assert_array_equal(ranked.right, found.gallery.labels[ranked.rows] == found.query.labels[query])
 
 
 def test_frames_are_green_where_the_label_is_right_and_red_where_it_is_wrong(found):
