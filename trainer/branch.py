@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from trainer.classifiers import Cosine
 from trainer.necks import Neck
+from trainer.output import lengths_of
 
 
 class Part(NamedTuple):
@@ -41,6 +41,6 @@ class Branch(nn.Module):
         seen = self.dropout(embedding)
         lengths, class_lengths = None, None
         if isinstance(self.classifier, Cosine):
-            lengths = torch.linalg.vector_norm(seen.float(), dim=1)
-            class_lengths = torch.linalg.vector_norm(self.classifier.weight, dim=1)
+            lengths = lengths_of(seen)
+            class_lengths = lengths_of(self.classifier.weight)
         return Part(features, embedding, self.classifier(seen), lengths, class_lengths)

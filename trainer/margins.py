@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from params.plugin import Table
 from trainer import ranks
+from trainer.output import lengths_of
 
 MARGINS = Table("margin", {
     "legendre": "trainer.margins:Legendre",
@@ -139,13 +140,6 @@ class Linear(nn.Module):
         first, second = self.margins
         share = (lengths_of(vectors).clamp(shortest, longest) - shortest) / (longest - shortest)
         return first + (second - first) * share
-
-
-def lengths_of(vectors: Tensor) -> Tensor:
-    """Length of every vector, (B, D) -> (B,), in float32 or wider."""
-    wide = torch.promote_types(vectors.dtype, torch.float32)
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=wide)
-    return lengths
 
 
 def ascending(key: str, ends: list[float]) -> None:

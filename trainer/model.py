@@ -17,7 +17,7 @@ from trainer.branch import Branch, Part
 from trainer.classifiers import ClassifierKind, Cosine, linear_classifier
 from trainer.margins import MARGINS
 from trainer.necks import NECKS, Neck
-from trainer.output import Output, each
+from trainer.output import Output, each, lengths_of
 from trainer.pooling import POOLINGS
 from trainer.resting import Resting
 
@@ -89,7 +89,7 @@ class Embedder(Resting):
             features, embedding,
             logits=_given(part.logits for part in heads),
             margins=None if self.margin is None else self.margin(vectors),
-            norms=None if self.margin is None else torch.linalg.vector_norm(vectors.float(), dim=1),
+            norms=None if self.margin is None else lengths_of(vectors),
             lengths=_given(part.lengths for part in heads),
             class_lengths=_given(part.class_lengths for part in heads))
 
@@ -116,7 +116,7 @@ def _given(tensors: Iterable[Tensor | None]) -> list[Tensor] | None:
 def mean_of_mirrored(output: Output, mirrored: Output) -> Output:
     """What an image and its mirror image say together: the mean direction, at the mean length."""
     def vectors(a: Tensor, b: Tensor) -> Tensor:
-        length: Tensor = (torch.linalg.vector_norm(a, dim=1) + torch.linalg.vector_norm(b, dim=1)) / 2
+        length = (lengths_of(a) + lengths_of(b)) / 2
         return F.normalize(F.normalize(a) + F.normalize(b)) * length[:, None]
 
     mean = each(lambda a, b: (a + b) / 2, output, mirrored)

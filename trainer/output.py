@@ -36,6 +36,13 @@ def each(change: Callable[..., Tensor], *outputs: Output) -> Output:
     return replace(outputs[0], **{name: changed(name) for name in rows})
 
 
+def lengths_of(vectors: Tensor) -> Tensor:
+    """Length of every vector, (B, D) -> (B,), in float32 or wider."""
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=wide)
+    return lengths
+
+
 def deployed(output: Output, *, logits: bool) -> dict[str, Tensor]:
     """What of a network's output ships, by its name in the graph."""
     # 1e-12 keeps the embedding of a dead network at zero where 0 / 0 would be NaN.

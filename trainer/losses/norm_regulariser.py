@@ -8,8 +8,8 @@ from torch import Tensor
 
 from data.records import Batch
 from trainer.losses.pairs import On
-from trainer.margins import Range, ascending, lengths_of
-from trainer.output import Loss, LossValue, Output
+from trainer.margins import Range, ascending
+from trainer.output import Loss, LossValue, Output, lengths_of
 
 
 class NormRegulariser(Loss):
