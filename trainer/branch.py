@@ -1,4 +1,4 @@
-"""One head of the network: a part of the feature map -> features, embedding and logits."""
+"""One branch of the network: an area of the feature map -> features, embedding and logits."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from trainer.necks import Neck
 from trainer.output import lengths_of
 
 
-class Part(NamedTuple):
+class Head(NamedTuple):
     """What one branch says."""
 
     features: Tensor  # (B, D)
@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
 
 class Branch(nn.Module):
-    """A part of the map, (B, C, h, w) -> Part; with `feature_bn`, batch norm without shift comes before the neck."""
+    """An area of the map, (B, C, h, w) -> Head; with `feature_bn`, batch norm without shift comes before the neck."""
 
     def __init__(
         self, pooling: nn.Module, neck: Neck, classifier: nn.Module | None, *, feature_bn: int | None = None,
@@ -34,13 +34,13 @@ class Branch(nn.Module):
         self.dropout = nn.Dropout(neck.dropout)
         self.classifier = classifier
 
-    def forward(self, part: Tensor) -> Part:
-        features, embedding = self.neck(self.norm(self.pooling(part)))
+    def forward(self, area: Tensor) -> Head:
+        features, embedding = self.neck(self.norm(self.pooling(area)))
         if self.classifier is None:
-            return Part(features, embedding, None, None, None)
+            return Head(features, embedding, None, None, None)
         seen = self.dropout(embedding)
         lengths, class_lengths = None, None
         if isinstance(self.classifier, Cosine):
             lengths = lengths_of(seen)
             class_lengths = lengths_of(self.classifier.weight)
-        return Part(features, embedding, self.classifier(seen), lengths, class_lengths)
+        return Head(features, embedding, self.classifier(seen), lengths, class_lengths)

@@ -18,7 +18,7 @@ from trainer.classifiers import ClassifierKind
 from trainer.criterion import Criterion, Term, classifier_of
 from trainer.losses import LOSSES
 from trainer.margins import MARGINS
-from trainer.model import Embedder, build_embedder, part_of
+from trainer.model import Embedder, build_embedder, group_of
 from trainer.necks import NECKS
 from trainer.optim import OPTIMIZERS, build_optimizer
 from trainer.output import Loss
@@ -78,8 +78,8 @@ def network(params: Params, num_classes: int) -> Embedder:
     torch.manual_seed(params.seed)
     pixels = preprocessing(params)
     return build_embedder(
-        params.model_params, classifier=classifier(params), num_classes=num_classes, parts=params.batch_norm_parts,
-        height=params.img_h, width=params.img_w, mean=pixels.mean, std=pixels.std)
+        params.model_params, classifier=classifier(params), num_classes=num_classes, height=params.img_h,
+        width=params.img_w, mean=pixels.mean, std=pixels.std, batch_norm_parts=params.batch_norm_parts)
 
 
 def training_network(params: Params, num_classes: int) -> Embedder:
@@ -110,6 +110,6 @@ def stages(params: Params, steps_per_epoch: int) -> Stages:
 
 def optimizer(params: Params, embedder: Embedder, losses: Criterion) -> torch.optim.Optimizer:
     """The optimiser: the backbone at base_lr, everything else at fc_lr, and what parameter_rules say."""
-    named = [(part_of(name), name, weight) for name, weight in embedder.named_parameters()]
+    named = [(group_of(name), name, weight) for name, weight in embedder.named_parameters()]
     named += [("losses", name, weight) for name, weight in losses.named_parameters()]
     return build_optimizer(params.optimizer.choice, named, params.parameter_rules, params.weight_decay)

@@ -13,7 +13,7 @@ from params.schema import ModelParams
 from trainer import ranks
 from trainer.backbones import BACKBONES
 from trainer.backbones.backbone import Backbone
-from trainer.branch import Branch, Part
+from trainer.branch import Branch, Head
 from trainer.classifiers import ClassifierKind, Cosine, linear_classifier
 from trainer.margins import MARGINS
 from trainer.necks import NECKS, Neck
@@ -28,25 +28,25 @@ class Embedder(Resting):
     With several branches the map is cut into as many equal horizontal stripes: Sun et al., Beyond Part
     Models (PCB), 2018; with a pcb_global_dim the last branch sees the whole map. `mean` and `std` are of channels
     in 0..1 and no part of the state dict: the run's parameters hold them. In evaluation mode the embedding is
-    what the params ask to be used: before or after the neck, parts at one length, mirrored. In training a batch is
-    cut into `parts`, each with batch norm statistics of its own: Hoffer et al., Train Longer, Generalize Better, 2017.
+    what the params ask to be used: before or after the neck, branches at one length, mirrored. In training a batch is
+    cut into `batch_norm_parts`, each with statistics of its own: Hoffer et al., Train Longer, Generalize Better, 2017.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, branches: Sequence[Branch], params: ModelParams | None = None, *,
-        mean: Sequence[float], std: Sequence[float], margin: nn.Module | None = None, parts: int = 1,
+        self, backbone: Backbone, branches: Sequence[Branch], params: ModelParams, *,
+        mean: Sequence[float], std: Sequence[float], margin: nn.Module | None = None, batch_norm_parts: int = 1,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.params = ModelParams() if params is None else params
+        self.params = params
         self.backbone = backbone
         self.branches = nn.ModuleList(branches)
         self.margin = margin
-        self.parts = parts
+        self.batch_norm_parts = batch_norm_parts
         self.dims = [branch.neck.dim for branch in branches]
         self.embedding_dim = sum(self.dims)
         if self.params.bn_freeze == "all":
@@ -56,7 +56,7 @@ class Embedder(Resting):
     def forward(self, images: Tensor) -> Output:
         if self.training:
             # A last batch may be small, and batch norm cannot normalise a part of one image.
-            parts = max(min(self.parts, len(images) // 2), 1)
+            parts = max(min(self.batch_norm_parts, len(images) // 2), 1)
             return each(lambda *rows: torch.cat(rows), *map(self._seen, images.tensor_split(parts)))
         output = self._chosen(images)
         if self.params.flip:
@@ -80,20 +80,20 @@ class Embedder(Resting):
         maps = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         stripes = len(self.branches) - bool(self.params.pcb_global_dim)
         areas = [*maps.chunk(stripes, dim=2), *([maps] if stripes < len(self.branches) else [])]
-        parts: list[Part] = [branch(area) for branch, area in zip(self.branches, areas, strict=True)]
-        features = torch.cat([part.features for part in parts], dim=1)
-        embedding = torch.cat([part.embedding for part in parts], dim=1)
-        heads = self._kept([part for part in parts if part.logits is not None])
+        heads: list[Head] = [branch(area) for branch, area in zip(self.branches, areas, strict=True)]
+        features = torch.cat([head.features for head in heads], dim=1)
+        embedding = torch.cat([head.embedding for head in heads], dim=1)
+        kept = self._kept([head for head in heads if head.logits is not None])
         vectors = features if self.params.margin is None or self.params.margin.on == "features" else embedding
         return Output(
             features, embedding,
-            logits=_given(part.logits for part in heads),
+            logits=_given(head.logits for head in kept),
             margins=None if self.margin is None else self.margin(vectors),
             norms=None if self.margin is None else lengths_of(vectors),
-            lengths=_given(part.lengths for part in heads),
-            class_lengths=_given(part.class_lengths for part in heads))
+            lengths=_given(head.lengths for head in kept),
+            class_lengths=_given(head.class_lengths for head in kept))
 
-    def _kept(self, heads: list[Part]) -> list[Part]:
+    def _kept(self, heads: list[Head]) -> list[Head]:
         """What is left in training when random branches are dropped: at least one."""
         draws = self.params.random_drop_branches
         if not (self.training and draws and heads):
@@ -126,7 +126,7 @@ def mean_of_mirrored(output: Output, mirrored: Output) -> Output:
 
 def build_embedder(
     params: ModelParams, *, classifier: ClassifierKind | None, num_classes: int,
-    height: int, width: int, mean: Sequence[float], std: Sequence[float], parts: int = 1,
+    height: int, width: int, mean: Sequence[float], std: Sequence[float], batch_norm_parts: int = 1,
 ) -> Embedder:
     """A network with fresh weights; ValueError, which begins with the key, where its parts do not fit."""
     stripes = max(params.pcb_n_parts, 1)
@@ -148,14 +148,14 @@ def build_embedder(
         branches.append(branch(Choice("max"), params.pcb_global_dim))
     _check_effects(params, branches, trunk)
     margin = None if params.margin is None else MARGINS.build(params.margin.choice)
-    return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin, parts=parts)
+    return Embedder(trunk, branches, params, mean=mean, std=std, margin=margin, batch_norm_parts=batch_norm_parts)
 
 
-def part_of(name: str) -> str:
+def group_of(name: str) -> str:
     """The group of a weight by its name: "backbone", "neck" (with the pooling's), "classifier" or "margin"."""
     first, *rest = name.split(".")
-    part = rest[1] if first == "branches" else first  # branches.0.<part>
-    return part if part in ("backbone", "classifier", "margin") else "neck"
+    group = rest[1] if first == "branches" else first  # branches.0.<group>
+    return group if group in ("backbone", "classifier", "margin") else "neck"
 
 
 def _classifier(kind: ClassifierKind | None, neck: Neck, bias: bool | None, num_classes: int) -> nn.Module | None:

@@ -61,38 +61,37 @@ def rmsprop(groups: Groups, weight_decay: float, *, momentum: Momentum = 0.9, al
 def build_optimizer(
     choice: Choice, named: Iterable[tuple[str, str, nn.Parameter]], rules: Sequence[ParameterRule], weight_decay: float,
 ) -> Optimizer:
-    """The chosen optimiser over (part, name, weight), grouped by part and by the rules that find the name.
+    """The chosen optimiser over (group, name, weight), each group divided by the rules that find the name.
 
-    Of what several rules give, the last counts. A part's weights that the first and third rule find are the group
-    <part>.rule0_2. Weights that cannot train are left out. ValueError for a rule that finds none.
+    Of what several rules give, the last counts. A group's weights that the first and third rule find are called
+    <group>.rule0_2. Weights that cannot train are left out. ValueError for a rule that finds none.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    divided: dict[str, dict[str, Any]] = {}
     unused = set(range(len(rules)))
-    for part, name, weight in named:
+    for group, name, weight in named:
         found = [i for i, rule in enumerate(rules) if re.search(rule.match, name)]
         unused.difference_update(found)
         if weight.requires_grad:
-            label = part + ".rule" * bool(found) + "_".join(map(str, found))
-            group = groups.setdefault(label, _group(label, part, [rules[i] for i in found]))
-            group["params"].append(weight)
+            label = group + ".rule" * bool(found) + "_".join(map(str, found))
+            divided.setdefault(label, _options(label, group, [rules[i] for i in found]))["params"].append(weight)
     for i in sorted(unused):
         raise ValueError(f'parameter_rules[{i}].match: "{rules[i].match}" finds no weight; names are like '
                          "backbone.conv1.weight, branches.0.neck.norm.bias, losses.softmax.weight")
-    optimizer: Optimizer = OPTIMIZERS.build(choice, groups=list(groups.values()), weight_decay=weight_decay)
+    optimizer: Optimizer = OPTIMIZERS.build(choice, groups=list(divided.values()), weight_decay=weight_decay)
     return optimizer
 
 
-def _group(label: str, part: str, rules: Sequence[ParameterRule]) -> dict[str, Any]:
-    """An empty group: its part and its rules decide its rate, in whichever stage."""
-    group: dict[str, Any] = {"name": label, "part": part, "params": [], "lr": None, "lr_factor": 1.0}
+def _options(label: str, group: str, rules: Sequence[ParameterRule]) -> dict[str, Any]:
+    """What torch is told of such weights: their group and its rules decide the rate, in whichever stage."""
+    options: dict[str, Any] = {"name": label, "group": group, "params": [], "lr": None, "lr_factor": 1.0}
     for rule in rules:
-        group |= rule.model_dump(exclude={"match"}, exclude_none=True)
-    return {**group, "rate": group.pop("lr")}
+        options |= rule.model_dump(exclude={"match"}, exclude_none=True)
+    return {**options, "rate": options.pop("lr")}
 
 
 def set_learning_rate(optimizer: Optimizer, lr: Lr, factor: float) -> None:
-    """Put every group at its own rate, or the rate of its part, times `factor`."""
+    """Put every group at its own rate, or the rate it has without rules, times `factor`."""
     head = lr.base_lr if lr.fc_lr is None else lr.fc_lr
-    for group in optimizer.param_groups:
-        rate = group["rate"] or (lr.base_lr if group["part"] == "backbone" else head)
-        group["lr"] = rate * group["lr_factor"] * factor
+    for options in optimizer.param_groups:
+        rate = options["rate"] or (lr.base_lr if options["group"] == "backbone" else head)
+        options["lr"] = rate * options["lr_factor"] * factor

@@ -6,8 +6,12 @@ import torch.nn.functional as F
 
 from data.records import Batch
 from params.schema import ModelParams
-from trainer.model import build_embedder
+from trainer.backbones.backbone import Backbone
+from trainer.branch import Branch
+from trainer.model import Embedder, build_embedder
+from trainer.necks import NoNeck
 from trainer.output import Output
+from trainer.pooling import Average
 
 torch.set_num_threads(1)  # the networks here are too small to gain from more
 
@@ -31,6 +35,32 @@ def make_embedder():
         return build_embedder(
             params, classifier=classifier, num_classes=num_classes, height=64, width=32,
             mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    return make
+
+
+class Pixels(Backbone):
+    """The image itself as a feature map."""
+
+    channels = 3
+
+    def forward(self, images):
+        return images
+
+
+@pytest.fixture
+def make_pixels():
+    """A network without weights: its vector is the image's mean colour, or what a pooling to `dim` numbers makes."""
+    def make(pooling=None, dim=3, *, margin=None, **normalisation):
+        branch = Branch(pooling or Average(), NoNeck(dim, None), None)
+        return Embedder(Pixels(), [branch], ModelParams(), margin=margin, **normalisation)
+    return make
+
+
+@pytest.fixture
+def of_length():
+    """Vectors in float64 with these lengths, as a leaf."""
+    def make(*lengths):
+        return torch.tensor([[length, 0.0] for length in lengths], dtype=torch.float64, requires_grad=True)
     return make
 
 

@@ -14,7 +14,7 @@ def embedder(make_embedder):
 
 def test_a_batch_in_parts_is_its_parts_one_after_the_other(embedder, images, leaves):
     by_hand, whole = copy.deepcopy(embedder), copy.deepcopy(embedder)
-    embedder.parts = 3
+    embedder.batch_norm_parts = 3
     outputs = [by_hand(part) for part in images.split(2)]
     for joined, *parts in zip(leaves(embedder(images)), *map(leaves, outputs), strict=True):
         assert torch.equal(joined, torch.cat(parts))
@@ -26,12 +26,12 @@ def test_a_batch_in_parts_is_its_parts_one_after_the_other(embedder, images, lea
 def test_in_evaluation_a_batch_is_whole(embedder, images):
     embedder.eval()
     embedding = embedder(images).embedding
-    embedder.parts = 3
+    embedder.batch_norm_parts = 3
     assert torch.equal(embedder(images).embedding, embedding)
 
 
 def test_a_small_batch_makes_fewer_parts_and_none_of_one_image(embedder, images):
-    embedder.parts = 3
+    embedder.batch_norm_parts = 3
     sizes = []
     embedder.backbone.register_forward_pre_hook(lambda backbone, given: sizes.append(len(given[0])))
     for count in (6, 5, 3, 2):

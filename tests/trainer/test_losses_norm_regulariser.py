@@ -8,11 +8,6 @@ from trainer.losses.norm_regulariser import NormRegulariser
 FORMS = ["exp", "quad", "log", "arc"]
 
 
-def of_length(*lengths):
-    """Vectors in float64 with these lengths."""
-    return torch.tensor([[length, 0.0] for length in lengths], dtype=torch.float64, requires_grad=True)
-
-
 @pytest.fixture
 def value_of(output_of, make_batch):
     """The value for vectors of these lengths."""
@@ -27,13 +22,13 @@ def value_of(output_of, make_batch):
     ({"form": "log"}, (0.5 * 1.5 - math.log(1.5)) / (1 - 0.5)),
     ({"form": "arc"}, (0.25 * 1.5 + 1 / 1.5) / (1 - 0.25)),
 ])
-def test_a_length_halfway_is_as_worked_out_by_hand(value_of, options, value):
+def test_a_length_halfway_is_as_worked_out_by_hand(value_of, of_length, options, value):
     loss = NormRegulariser(range=[10.0, 20.0], **options)  # t = 0.5, x = 15 / 10, a = 10 / 20, b = 10 / 10
     assert value_of(loss, of_length(15.0)).item() == pytest.approx(value)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_pulls_fully_at_the_lower_end_and_not_at_the_upper_one(value_of, form):
+def test_every_form_pulls_fully_at_the_lower_end_and_not_at_the_upper_one(value_of, of_length, form):
     vectors = of_length(10.0, 60.0, 110.0, 120.0)
     gradient, = torch.autograd.grad(len(vectors) * value_of(NormRegulariser(form=form), vectors), vectors)
     lower, middle, upper, beyond = gradient[:, 0].tolist()
@@ -50,7 +45,7 @@ def test_gradient_of_the_norm_regulariser(output_of, make_output, form):
 
 @pytest.mark.parametrize("case, form", [
     ("001_norm_regulariser_exp_3", "exp"), ("001_norm_regulariser_log", "log"), ("001_norm_regulariser_arc", "arc")])
-def test_the_norm_regulariser_is_that_of_the_original_code(golden, value_of, case, form):
+def test_the_norm_regulariser_is_that_of_the_original_code(golden, value_of, of_length, case, form):
     params, outputs = golden[case]["params"], golden[case]["outputs"]
     loss = NormRegulariser(form=form, range=[params["la"], params["ua"]])
     vectors = of_length(*golden[case]["inputs"]["n"])
@@ -60,7 +55,7 @@ def test_the_norm_regulariser_is_that_of_the_original_code(golden, value_of, cas
     torch.testing.assert_close(gradient[:, 0], torch.tensor(outputs["grad_n"], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_k_is_3_unless_told(value_of):
+def test_k_is_3_unless_told(value_of, of_length):
     vectors = of_length(20.0, 90.0)
     assert torch.equal(value_of(NormRegulariser(), vectors), value_of(NormRegulariser(k=3.0), vectors))
     assert not torch.equal(value_of(NormRegulariser(), vectors), value_of(NormRegulariser(k=1.0), vectors))

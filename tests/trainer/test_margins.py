@@ -6,13 +6,8 @@ import torch
 
 from deploy.preprocess import Preprocessing
 from params.plugin import Choice
-from trainer.backbones.backbone import Backbone
-from trainer.branch import Branch
 from trainer.margins import MARGINS, NN, Learned, Legendre, Linear, Taylor
-from trainer.model import Embedder
-from trainer.necks import NoNeck
 from trainer.onnx_writer import write_onnx
-from trainer.pooling import Average
 
 
 @pytest.fixture(params=MARGINS)
@@ -32,11 +27,6 @@ def vectors(count=16, *, seed=0, length=60.0):
     generator = torch.Generator().manual_seed(seed)
     return length / 3 * (1 + 0.2 * torch.rand(count, 1, generator=generator)) * torch.randn(count, 9,
                                                                                             generator=generator)
-
-
-def of_length(*lengths):
-    """Vectors in float64 with these lengths."""
-    return torch.tensor([[length, 0.0] for length in lengths], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", MARGINS)
@@ -95,20 +85,10 @@ def test_a_margin_in_evaluation_is_the_image_s_own_and_changes_nothing(margin):
     assert all(torch.equal(value, before[name]) for name, value in margin.state_dict().items())
 
 
-class Pixels(Backbone):
-    """The image itself as a feature map."""
-
-    channels = 3
-
-    def forward(self, images):
-        return images
-
-
 @pytest.mark.parametrize("name", MARGINS)
-def test_an_exported_network_gives_margins_and_norms(name, tmp_path):
-    branch = Branch(Average(), NoNeck(3, None), None)
+def test_an_exported_network_gives_margins_and_norms(make_pixels, name, tmp_path):
     margin = MARGINS.build(Choice(name))
-    network = Embedder(Pixels(), [branch], mean=[0, 0, 0], std=[0.01, 0.01, 0.01], margin=margin)
+    network = make_pixels(mean=[0, 0, 0], std=[0.01, 0.01, 0.01], margin=margin)
     brightness = torch.tensor([30, 60, 100, 120, 250], dtype=torch.uint8)  # lengths 20 to 170
     pixels = brightness[:, None, None, None].repeat(1, 8, 4, 3)
     for weight in margin.parameters():
@@ -163,13 +143,13 @@ def assert_near(found, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=1e-6)
 
 
-def test_a_learned_curve_stands_around_the_mean_of_the_batch():
+def test_a_learned_curve_stands_around_the_mean_of_the_batch(of_length):
     module = learned(Taylor(size=1), [0.1])
     margins = module(of_length(8.0, 12.0))  # standardised: -1 and 1
     assert margins.tolist() == pytest.approx([-0.1, 0.1], abs=1e-6)
 
 
-def test_only_what_lies_within_a_half_moves_the_mean():
+def test_only_what_lies_within_a_half_moves_the_mean(of_length):
     module = learned(Taylor(size=2, powers="all"), [0.0, 1.0])
     lengths = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
     squares = ((lengths - 4) / lengths.std(unbiased=False)).square()
@@ -190,7 +170,7 @@ def test_the_polynomials_of_a_legendre_curve_are_odd():
     torch.testing.assert_close(learned(Legendre(size=3), [2, -1, 3]).curve(z), 2 * z - third + 3 * fifth)
 
 
-def test_the_logarithm_makes_ratios_of_lengths_count():
+def test_the_logarithm_makes_ratios_of_lengths_count(of_length):
     module = learned(Taylor(size=1, log=True), [1.0])
     margins = module(of_length(1.0, 10.0, 100.0))
     assert margins.tolist() == pytest.approx([-1.5 ** 0.5, 0.0, 1.5 ** 0.5], abs=1e-5)
@@ -214,7 +194,7 @@ def test_every_weight_of_a_curve_is_learned(name):
     assert names in (["weights"], ["coefficients"])
 
 
-def test_the_linear_map_is_that_of_the_original_code(golden):
+def test_the_linear_map_is_that_of_the_original_code(golden, of_length):
     case = golden["001_norm_to_margin"]
     params = case["params"]
     module = Linear(range=[params["la"], params["ua"]], margins=[params["lm"], params["um"]])

@@ -4,38 +4,25 @@ import torch.nn.functional as F
 from torch import nn
 
 from params.plugin import Choice
-from trainer.backbones.backbone import Backbone
-from trainer.branch import Branch
-from trainer.model import Embedder, mean_of_mirrored, part_of
-from trainer.necks import NECKS, NoNeck
+from trainer.model import group_of, mean_of_mirrored
+from trainer.necks import NECKS
 from trainer.output import Output
-from trainer.pooling import POOLINGS, Average
-
-
-class Pixels(Backbone):
-    """The image itself as a feature map."""
-
-    channels = 3
-
-    def forward(self, images):
-        return images
+from trainer.pooling import POOLINGS
 
 
 def dim_of(name):
     return 6 if "linear" in name else None
 
 
-def test_pixels_are_scaled_to_0_1_less_the_mean_over_the_deviation():
-    branch = Branch(Average(), NoNeck(3, None), None)
-    embedder = Embedder(Pixels(), [branch], mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 1.0])
+def test_pixels_are_scaled_to_0_1_less_the_mean_over_the_deviation(make_pixels):
+    embedder = make_pixels(mean=[0.5, 0.2, 0.0], std=[0.5, 0.1, 1.0])
     output = embedder(torch.full((2, 3, 4, 4), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
     torch.testing.assert_close(output.embedding, torch.tensor([[-0.6, 0.0, 0.2]]).repeat(2, 1))
     assert output.logits is None and output.margins is None
 
 
-def test_an_image_is_normalised_to_the_same_bits_in_any_batch(images):
-    branch = Branch(nn.Flatten(), NoNeck(6144, None), None)
-    embedder = Embedder(Pixels(), [branch], mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+def test_an_image_is_normalised_to_the_same_bits_in_any_batch(images, make_pixels):
+    embedder = make_pixels(nn.Flatten(), 6144, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     whole = embedder(images).embedding
     for size in (1, 2, 5):
         assert torch.equal(embedder(images[:size]).embedding, whole[:size])
@@ -190,13 +177,13 @@ def test_cosines_are_not_rounded_to_half_precision(images, make_embedder):
     assert torch.equal(output.logits[0], F.normalize(output.embedding.float()) @ vectors.T)
 
 
-def test_every_weight_has_a_part(make_embedder):
+def test_every_weight_has_a_group(make_embedder):
     embedder = make_embedder("resnet18", "gem", "linear+bn", feature_dim=8, parts=2)
-    parts = {name: part_of(name) for name, _ in embedder.named_parameters()}
-    assert {name for name in parts if parts[name] == "backbone"} == {
+    groups = {name: group_of(name) for name, _ in embedder.named_parameters()}
+    assert {name for name in groups if groups[name] == "backbone"} == {
         f"backbone.{name}" for name, _ in embedder.backbone.named_parameters()}
-    assert parts["branches.1.pooling.p"] == parts["branches.0.neck.norm.bias"] == "neck"
-    assert sorted(name for name in parts if parts[name] == "classifier") == [
+    assert groups["branches.1.pooling.p"] == groups["branches.0.neck.norm.bias"] == "neck"
+    assert sorted(name for name in groups if groups[name] == "classifier") == [
         f"branches.{i}.classifier.{kind}" for i in (0, 1) for kind in ("bias", "weight")]
 
 
