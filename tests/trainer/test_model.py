@@ -3,15 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from params.plugin import Choice
 from trainer.model import group_of, mean_of_mirrored
-from trainer.necks import NECKS
 from trainer.output import Output
-from trainer.pooling import POOLINGS
-
-
-def dim_of(name):
-    return 6 if "linear" in name else None
 
 
 def test_pixels_are_scaled_to_0_1_less_the_mean_over_the_deviation(make_pixels):
@@ -73,59 +66,6 @@ def test_stripes_that_do_not_come_out_even_are_refused(make_embedder, parts, dim
         make_embedder("resnet18", parts=parts, feature_dim=dim)
 
 
-@pytest.mark.parametrize("neck, dim, message", [
-    ("none", 8, '^model_params.feature_dim: a neck without linear layer keeps all 576 channels, got 8; '),
-    ("scale", 8, '^model_params.feature_dim: a neck without linear layer keeps all 576 channels, got 8; '),
-    ("linear", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
-    ("linear+bn", None, "^model_params.feature_dim: the linear necks need it, and it is missing; "),
-])
-def test_a_neck_and_a_feature_dim_that_do_not_fit_are_refused(make_embedder, neck, dim, message):
-    with pytest.raises(ValueError, match=message):
-        make_embedder(neck=neck, feature_dim=dim)
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("neck", NECKS)
-def test_every_pooling_trains_with_every_neck(images, make_embedder, pooling, neck):
-    embedder = make_embedder("resnet18", pooling, neck, feature_dim=dim_of(neck))
-    output = embedder(images)
-    (output.features.square().sum() + output.logits[0].square().sum()).backward()
-    trained = [p for p in embedder.parameters() if p.requires_grad]
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
-
-
-@pytest.mark.parametrize("neck", NECKS)
-def test_a_neck_in_evaluation_treats_every_row_alike(neck):
-    torch.manual_seed(0)
-    module = NECKS.build(Choice(neck), channels=4, feature_dim=dim_of(neck)).eval()
-    pooled = torch.randn(3, 4)
-    for whole, row in zip(module(pooled), module(pooled[1:2]), strict=True):
-        torch.testing.assert_close(whole[1:2], row)
-
-
-@pytest.mark.parametrize("neck, normed", [
-    ("none", False), ("linear", False), ("linear+bn", True), ("linear+bn+dropout", True), ("linear+ln", False),
-    ("dropout+linear", False), ("bnneck", True)])
-def test_features_are_taken_before_the_batch_norm_and_the_embedding_after_it(neck, normed):
-    torch.manual_seed(0)
-    options = {"dropout": 0.0} if neck.endswith("dropout") else {}
-    module = NECKS.build(Choice(neck, options), channels=4, feature_dim=dim_of(neck))
-    features, embedding = module(5 + 3 * torch.randn(64, 4))
-    assert torch.equal(features, embedding) != normed
-    if normed:
-        torch.testing.assert_close(embedding.mean(dim=0), torch.zeros(module.dim), atol=1e-4, rtol=0)
-        torch.testing.assert_close(embedding.std(dim=0), torch.ones(module.dim), atol=0.1, rtol=0)
-
-
-def test_bnneck_never_shifts_and_its_classifier_has_no_bias(images, make_embedder):
-    embedder = make_embedder()
-    optimizer = torch.optim.SGD(embedder.parameters(), lr=0.1, weight_decay=0.1)
-    embedder(images).logits[0].square().sum().backward()
-    optimizer.step()
-    branch = embedder.branches[0]
-    assert (branch.neck.norm.bias == 0).all() and branch.classifier.bias is None
-
-
 @pytest.mark.parametrize("neck, asked, bias", [
     ("none", None, True), ("none", False, False), ("bnneck", True, True),
 ])
@@ -138,21 +78,6 @@ def test_the_classifier_s_bias_is_the_neck_s_unless_asked_for(make_embedder, nec
 def test_a_bias_that_no_classifier_has_is_refused(make_embedder, kind, told):
     with pytest.raises(ValueError, match=f"^model_params.classifier_bias: the losses read {told} classifier, which"):
         make_embedder(classifier=kind, classifier_bias=False)
-
-
-def test_bnneck_with_a_feature_dim_has_a_linear_layer_without_bias(images, make_embedder):
-    embedder = make_embedder(feature_dim=8)
-    assert embedder.branches[0].neck.linear.bias is None
-    assert embedder(images).features.shape == (6, 8)
-
-
-def test_weights_begin_as_the_papers_set_them():
-    torch.manual_seed(0)
-    neck = NECKS.build(Choice("linear+bn"), channels=400, feature_dim=200)
-    deviation = neck.linear.weight.std()  # sqrt(2 / 200) = 0.1
-    assert abs(deviation - 0.1) < 2e-3 and (neck.linear.bias == 0).all()
-    assert abs(neck.norm.weight.mean() - 1) < 5e-3 and abs(neck.norm.weight.std() - 0.02) < 3e-3
-    assert (neck.norm.bias == 0).all()
 
 
 def test_the_linear_classifier_begins_close_to_zero(make_embedder):
@@ -205,14 +130,6 @@ def test_frozen_batch_norms_keep_their_statistics_or_their_weights_too(images, m
     assert torch.equal(embedder.backbone.bn1.running_mean, before)
     assert (embedder.backbone.bn1.weight.grad is not None) is weights_train
     assert embedder.backbone.conv1.weight.grad is not None
-
-
-def test_the_classifier_alone_sees_the_dropout(images, make_embedder):
-    embedder = make_embedder(neck="linear+bn+dropout", feature_dim=8).train()
-    output = embedder(images)
-    assert (output.embedding != 0).all()
-    clean = embedder.branches[0].classifier(output.embedding)
-    assert not torch.allclose(output.logits[0], clean)
 
 
 def test_the_global_branch_pools_the_maximum_of_the_whole_map(images, make_embedder):
