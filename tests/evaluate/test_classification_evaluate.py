@@ -13,7 +13,7 @@ def predict_of(logits, labels, split="val"):
     return {split: Predictions(embeddings, logits, np.array(labels), cameras)}.__getitem__
 
 
-def test_fractions_counted_by_hand():
+def test_fractions_are_as_counted_by_hand():
     # Class 0 is first, sixth, third and first of six.
     logits = [[9, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2], [1, 0, 0, 0, 0, 0]]
     assert run_eval({}, predict_of(logits, [0, 0, 0, 0])) == {"top1": 0.5, "top5": 0.75}

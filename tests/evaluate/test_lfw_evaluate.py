@@ -18,7 +18,7 @@ SAME, OTHER = (5, 5), (5, 6)
 PAIRS = ([10, 30, 50, 90, 20, 70, 60, 80], [SAME, SAME, OTHER, OTHER, SAME, SAME, OTHER, OTHER], [1] * 4 + [2] * 4)
 
 
-def test_accuracy_worked_out_by_hand():
+def test_the_accuracy_is_as_worked_out_by_hand():
     # Fold 2's best thresholds: between 20 and 60 degrees (3 right of 4), or 70 and 80; the lowest cosine counts,
     # 75 degrees: of fold 1, pairs at 10, 30 and 90 are right, that at 50 wrong. Fold 1's best is between 30 and
     # 50 degrees: of fold 2, the pairs at 20, 60 and 80 are right, that at 70 wrong.

@@ -30,7 +30,7 @@ def fan(reid):
     return reid(([[1, 0]], [4], [1]), (FAN, [4, 0, 4, -1, 9, 4], [1, 1, 2, 2, 1, 3]))
 
 
-def test_a_gallery_ranked_by_hand(fan):
+def test_a_gallery_scores_as_worked_out_by_hand(fan):
     assert run_eval({}, fan) == {
         "mAP": pytest.approx((1 / 2 + 2 / 4) / 2),
         "mAP_trapezoid": pytest.approx(((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2),

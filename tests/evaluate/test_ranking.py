@@ -77,7 +77,7 @@ def test_scores_equal_those_of_the_original_codes(golden, name, scheme):
     np.testing.assert_allclose(cmc, outputs["cmc"], atol=1e-9)
 
 
-def test_formulas_on_a_list_worked_out_by_hand():
+def test_scores_of_a_list_are_as_worked_out_by_hand():
     # Positives in places 1, 3 and 6 of a list: precisions 1/1, 2/3, 3/6 at them and 1, 1/2, 2/5 before.
     ranks = np.array([0, 2, 5])
     assert average_precision(ranks) == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)

@@ -38,7 +38,7 @@ def test_am_softmax_matches_the_paper_written_as_loops(make_output, margin, scal
 
 
 @pytest.mark.parametrize("scale", [0.0, 8.0])
-def test_gradient_of_am_softmax(output_of, make_output, scale):
+def test_the_gradient_of_am_softmax_is_the_slope_of_its_value(output_of, make_output, scale):
     output, batch = make_output(classifier="cosine")
     loss = AMSoftmax(scale=scale)
     assert torch.autograd.gradcheck(

@@ -48,7 +48,7 @@ def test_center_loss_is_that_of_the_original_code(golden, assert_as_golden, make
     torch.testing.assert_close(step, torch.tensor(outputs["grad_c"], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_gradient_of_center(make_output, output_of):
+def test_the_gradient_of_center_is_the_slope_of_its_value(make_output, output_of):
     output, batch = make_output()
     loss = Center(5, 4).double().eval()
     assert torch.autograd.gradcheck(lambda x: loss(output_of(vectors=x), batch).value, output.features)

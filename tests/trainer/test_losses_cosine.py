@@ -69,7 +69,7 @@ def test_the_own_class_at_60_degrees_and_another_at_90_are_as_worked_out_by_hand
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=name_of)
-def test_gradient_of_a_loss_of_cosines(make_output, loss):
+def test_the_gradient_of_a_loss_of_cosines_is_the_slope_of_its_value(make_output, loss):
     output, batch = make_output(branches=2, classifier="cosine")
 
     def value(first, second, margins, *lengths):

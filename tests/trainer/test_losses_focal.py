@@ -28,7 +28,7 @@ def test_focal_loss_matches_the_paper_written_as_loops(make_output, gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_gradient_of_focal_loss(output_of, make_output, gamma):
+def test_the_gradient_of_focal_loss_is_the_slope_of_its_value(output_of, make_output, gamma):
     output, batch = make_output()
     assert torch.autograd.gradcheck(lambda z: Focal(gamma=gamma)(output_of(z), batch).value, output.logits)
 

@@ -78,7 +78,7 @@ def test_hist_matches_the_paper_written_as_loops(make_output, make_batch, make_h
     torch.testing.assert_close(loss(output, batch).value, by_loops(output.embedding, batch.labels, loss))
 
 
-def test_gradient_of_hist(output_of, make_output, make_hist):
+def test_the_gradient_of_hist_is_the_slope_of_its_value(output_of, make_output, make_hist):
     output, batch = make_output(p=2, k=3)
     loss = make_hist(tau=2.0)
     names = [name for name, _ in loss.named_parameters()]

@@ -40,7 +40,7 @@ def test_histogram_loss_matches_the_paper_written_as_loops(twelve_images, bins):
     torch.testing.assert_close(Histogram(bins=bins)(output, batch).value, expected)
 
 
-def test_gradient_of_histogram_loss(output_of, make_output):
+def test_the_gradient_of_histogram_loss_is_the_slope_of_its_value(output_of, make_output):
     output, batch = make_output(p=3, k=3)
     assert torch.autograd.gradcheck(
         lambda x: Histogram(bins=11)(output_of(vectors=x), batch).value, output.features)

@@ -41,7 +41,7 @@ def test_instance_matches_the_paper_written_as_loops(twelve_images, per_class):
 
 
 @pytest.mark.parametrize("per_class", [False, True])
-def test_gradient_of_instance(output_of, make_output, per_class):
+def test_the_gradient_of_instance_is_the_slope_of_its_value(output_of, make_output, per_class):
     output, batch = make_output(p=3, k=2)
     assert torch.autograd.gradcheck(
         lambda x: Instance(gamma=4.0, per_class=per_class)(output_of(vectors=x), batch).value, output.features)

@@ -42,7 +42,7 @@ def test_two_classes_at_a_right_angle_are_as_worked_out_by_hand(output_of, make_
 
 
 @pytest.mark.parametrize("kind", [CosFacePair, ArcFacePair])
-def test_gradient_of_pairs(output_of, make_output, kind):
+def test_the_gradient_of_pairs_is_the_slope_of_its_value(output_of, make_output, kind):
     output, batch = make_output(p=3, k=2)
     assert torch.autograd.gradcheck(lambda x: kind(scale=4.0)(output_of(vectors=x), batch).value, output.features)
 

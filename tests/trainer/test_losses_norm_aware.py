@@ -104,7 +104,7 @@ def test_a_larger_margin_of_an_image_is_a_wider_one(make_output, name):
 
 
 @pytest.mark.parametrize("name", sorted({*SOFT, *HARD} - {"uc-tri-dpn"}))
-def test_gradient_of_a_norm_aware_loss(make_output, name):
+def test_the_gradient_of_a_norm_aware_loss_is_the_slope_of_its_value(make_output, name):
     output, batch = make_output(p=3, k=2)
     loss = built(name)
     assert torch.autograd.gradcheck(lambda x, u: loss(with_margins(x, u), batch).value,

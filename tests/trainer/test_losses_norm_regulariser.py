@@ -37,7 +37,7 @@ def test_every_form_pulls_fully_at_the_lower_end_and_not_at_the_upper_one(value_
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_gradient_of_the_norm_regulariser(output_of, make_output, form):
+def test_the_gradient_of_the_norm_regulariser_is_the_slope_of_its_value(output_of, make_output, form):
     output, batch = make_output()
     loss = NormRegulariser(form=form, range=[0.5, 4.0])
     assert torch.autograd.gradcheck(lambda x: loss(output_of(vectors=x), batch).value, output.features)

@@ -31,7 +31,7 @@ def test_cross_entropy_matches_the_paper_written_as_loops(make_output, smoothing
     torch.testing.assert_close(value, by_loops(output.logits, batch.labels, smoothing))
 
 
-def test_gradient_of_cross_entropy(output_of, make_output):
+def test_the_gradient_of_cross_entropy_is_the_slope_of_its_value(output_of, make_output):
     output, batch = make_output(branches=2)
     assert torch.autograd.gradcheck(
         lambda *z: Softmax(label_smoothing=0.1)(output_of(*z), batch).value, output.logits)

@@ -45,7 +45,7 @@ def test_a_linear_classifier_gives_the_transformed_embedding_the_transformed_log
     torch.testing.assert_close(weights @ classifier(output.embedding), classifier(weights @ output.embedding))
 
 
-def test_gradient_of_spectral(output_of, make_output):
+def test_the_gradient_of_spectral_is_the_slope_of_its_value(output_of, make_output):
     output, batch = make_output(branches=2)
     assert torch.autograd.gradcheck(
         lambda x, *z: Spectral(accuracy=0.0)(output_of(*z, vectors=x), batch).value, (output.embedding, *output.logits))

@@ -60,7 +60,7 @@ def test_triplet_matches_the_paper_written_as_loops(twelve_images, margin, adapt
 
 @pytest.mark.parametrize("options", [
     {}, {"margin": "soft_margin"}, {"adaptive_weight": True, "margin": 2.0}, {"normalize": True}])
-def test_gradient_of_triplet(output_of, make_output, options):
+def test_the_gradient_of_triplet_is_the_slope_of_its_value(output_of, make_output, options):
     output, batch = make_output(p=3, k=3)
     loss = Triplet(**options)
     assert torch.autograd.gradcheck(lambda x: loss(output_of(vectors=x), batch).value, output.features)

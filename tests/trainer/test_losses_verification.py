@@ -65,7 +65,7 @@ def test_with_identification_it_is_the_original_code(golden, make_batch):
 
 
 @pytest.mark.parametrize("op", ["product", "sqdiff"])
-def test_gradient_of_verification(output_of, make_output, op):
+def test_the_gradient_of_verification_is_the_slope_of_its_value(output_of, make_output, op):
     output, batch = make_output(p=3, k=3)
     loss = with_head([[2.0, -1.0, 0.5, 0.1, 1.0], [-1.5, 1.0, -0.5, 0.3, 0.2]], [0.1, -0.1], op=op)
     assert torch.autograd.gradcheck(lambda x: loss(output_of(vectors=x), batch).value, output.embedding)

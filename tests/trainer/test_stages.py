@@ -39,7 +39,7 @@ def test_without_stages_everything_trains_by_the_run_s_own_rates():
     assert stages.at(0).lr is params.lr
 
 
-def test_the_head_first_then_all_each_stage_counting_its_own_epochs():
+def test_the_head_trains_first_then_all_and_each_stage_counts_its_own_epochs():
     """nepoch_fc of the histogram loss: 2 epochs of the head at 0.1, then a new course for everything."""
     head = {"freeze": ["^backbone"], "epochs": 2, "lr": {"base_lr": 0.1, "schedule": "step", "decay_step": 1}}
     stages, _ = make(5, head, base_lr=1e-4, schedule="step", decay_step=2)
