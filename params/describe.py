@@ -35,7 +35,7 @@ EXPECTED = {
 
 
 def mistakes_of(
-    error: ValidationError, given: Any, model: type[BaseModel], at: Path = (), owner: str = "",
+    error: ValidationError, given: Any, model: type[BaseModel], *, at: Path = (), owner: str = "",
     also: Iterable[str] = (),
 ) -> list[Mistake]:
     """One mistake per path of a failed validation of `given`, which stands at the path `at` of the file.

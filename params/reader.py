@@ -206,7 +206,7 @@ def _check_options(table: Table, section: Plugin, path: Path, resolved: dict[str
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
-        return mistakes_of(error, options, model, path, owner, type(section).model_fields)
+        return mistakes_of(error, options, model, at=path, owner=owner, also=type(section).model_fields)
     get(resolved, path).update(checked.model_dump(mode="json"))
     return []
 

@@ -33,8 +33,9 @@ def distance(name, x, z, shift):
     return (theta if "pair" in name or "atri" in name else chord) + shift
 
 
-def by_loops(loss, name, rows, labels, anchors, partners):
+def by_loops(loss, name, rows, labels, margins):
     """The definition with every anchor's and every partner's own margin, pair by pair."""
+    anchors, partners = margins
     terms = []
     for i, (x, label, own) in enumerate(zip(rows, labels, anchors, strict=True)):
         near, far = [], []
@@ -58,7 +59,7 @@ def by_loops(loss, name, rows, labels, anchors, partners):
 def test_a_norm_aware_loss_matches_its_definition_written_as_loops(twelve_images, name):
     output, batch = twelve_images
     loss = built(name, margin=0.1, **({"scale": 5.0} if name in SOFT else {}))
-    expected = by_loops(loss, name, output.features, batch.labels, output.margins, output.margins)
+    expected = by_loops(loss, name, output.features, batch.labels, [output.margins] * 2)
     torch.testing.assert_close(loss(output, batch).value, expected)
 
 
@@ -66,7 +67,7 @@ def test_only_the_margins_of_anchors_learn_from_uc_tri_dpn(make_output):
     output, batch = make_output()
     loss = UcTriDpn(scale=5.0)
     anchors, partners = (output.margins.detach().requires_grad_() for _ in range(2))
-    expected = by_loops(loss, "uc-tri-dpn", output.features, batch.labels, anchors, partners)
+    expected = by_loops(loss, "uc-tri-dpn", output.features, batch.labels, (anchors, partners))
     value = loss(output, batch).value
     torch.testing.assert_close(value, UcTriN(scale=5.0)(output, batch).value)
     torch.testing.assert_close(*(torch.autograd.grad(v, leaf, retain_graph=True)[0]
