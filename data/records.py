@@ -47,7 +47,7 @@ class Predictions(NamedTuple):
     labels: np.ndarray  # (N,) int64; -1 = junk
     cameras: np.ndarray  # (N,) int64, -1 where the source has none
     margins: np.ndarray | None = None  # (N,) float32 of norm-aware networks
-    norms: np.ndarray | None = None  # (N,) float32 likewise: length of the features
+    norms: np.ndarray | None = None  # (N,) float32 likewise: length of the vectors that have them
 
 
 Predict = Callable[[str], Predictions]  # split name ("query", "gallery", "val", "test") -> Predictions

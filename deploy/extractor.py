@@ -18,7 +18,7 @@ class Outputs(NamedTuple):
     embeddings: np.ndarray  # (N, D) float32, unit length
     logits: np.ndarray | None = None  # (N, K) float32
     margins: np.ndarray | None = None  # (N,) float32, of norm-aware networks
-    norms: np.ndarray | None = None  # (N,) float32, likewise: length of the features
+    norms: np.ndarray | None = None  # (N,) float32, likewise: length of the vectors that have them
 
 
 def refuse(position: int, error: ImageError) -> None:

@@ -29,7 +29,7 @@ class ExportError(ValueError):
 
 
 class Deployed(nn.Module):
-    """The graph that ships: images -> embeddings of unit length, then logits and margins where there are any.
+    """The graph that ships: images -> embeddings of unit length, then logits, margins and norms where there are any.
 
     Images are uint8 (B, H, W, 3), or float32 (B, 3, H, W) in 0..255; both RGB. A network with several
     classifiers (PCB stripes) gives the mean of their logits.
