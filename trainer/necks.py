@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from params.plugin import Table
+from trainer import ranks
 
 NECKS = Table("neck", {
     "none": "trainer.necks:NoNeck",
@@ -138,10 +139,13 @@ class DropoutLinear(Linear):
 
 
 class SharedDropout(nn.Dropout):
-    """Dropout of the same channels for every row of a batch, (B, C) -> (B, C)."""
+    """Dropout of the same channels for the whole batch, on whichever process: (B, C) -> (B, C)."""
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return pooled * super().forward(torch.ones_like(pooled[:1])) if self.training else pooled
+        if not self.training:
+            return pooled
+        kept = ranks.from_first(super().forward(torch.ones(1, pooled.shape[1])))
+        return pooled * kept.to(pooled)
 
 
 class BNNeck(Neck):

@@ -16,7 +16,7 @@ from params.schema import Params
 from trainer import build, ranks
 from trainer.optim import set_learning_rate
 from trainer.snapshot import State
-from trainer.stages import Freezer
+from trainer.stages import Freezer, Span
 from trainer.step import Step
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +53,7 @@ class Training:
             share=ranks.share())
         self.steps_per_epoch = -(-len(self.loader) // params.gradient_accumulation)
         self.stages = build.stages(params, self.steps_per_epoch)
+        self._stage: Span | None = None
 
     @property
     def steps(self) -> int:
@@ -71,9 +72,12 @@ class Training:
 
     def begin_epoch(self) -> None:
         """Training mode, with what rests in the epoch's stage at rest."""
-        self.freezer.freeze(self.stages.at(self.epoch).freeze)
+        stage = self.stages.at(self.epoch)
+        if stage is not self._stage:  # what trains has changed, and with it whose gradients are shared
+            self._stage = stage
+            self.freezer.freeze(stage.freeze)
+            self.forward = ranks.with_shared_gradients(self._step)
         self.network.train()
-        self.forward = ranks.with_shared_gradients(self._step)
 
     def set_rates(self) -> None:
         """The learning rates of the next step."""
