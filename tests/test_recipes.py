@@ -1,7 +1,9 @@
 """Every recipe is a params.json that holds, says what it is, and has the values of its system."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluate import EVALUATORS
@@ -12,6 +14,11 @@ from trainer.rules import RULES
 
 RECIPES = sorted((Path(__file__).parent.parent / "params" / "recipes").glob("*.json"))
 FOLDER = RECIPES[0].parent
+COSTS = [path for path in RECIPES if "cost" in json.loads(path.read_text())["about"]]
+SETS = {  # training images and identities or classes, as their authors tell
+    "market1501": (12936, 751), "dukemtmc": (16522, 702), "msmt17": (32621, 1041),
+    "cub200": (5864, 100), "cars196": (8054, 98), "sop": (59551, 11318),
+}
 
 
 def read(path):
@@ -75,6 +82,18 @@ def test_a_recipe_trains_at_the_rates_it_says(name, expected):
 ])
 def test_a_recipe_has_batches_of_its_systems_size(name, images):
     assert read(FOLDER / f"{name}.json").params.batch_size == images
+
+
+@pytest.mark.parametrize("recipe", COSTS, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_costs(recipe):
+    params, gpus = read(recipe).params, json.loads(recipe.read_text())["parallels"]
+    params = params.model_copy(update={"parallels": gpus})
+    images, classes = SETS[Path(params.batches_dir).name]
+    sampler = build.sampler(params, np.arange(images) % classes)
+    cost = f"{params.epoch * len(sampler):,} steps of {params.whole_batch} images"
+    if params.batch_sampling_params.type == "pk_prop":  # how many depends on how many images each identity has
+        cost = f"{params.epoch} epochs over {images:,} images, {params.whole_batch} a step"
+    assert params.about["cost"] == f"{cost}; seconds not measured"
 
 
 @pytest.mark.parametrize("name, found", [
