@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +22,33 @@ from params import load
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "params" / "recipes").glob("*.json"))
 AS_PROCESSES = ROOT / "params" / "recipes" / "demo.json"
+# Another backbone that a system has. Fresh batch norms at rest, which resnets bear, make its embeddings all equal.
+GOOGLENET = (ROOT / "params" / "recipes" / "hist_cub.json", {"backbone": "googlenet", "bn_freeze": None})
 SMALL = {  # what a recipe stands for, its losses, sampler, stages, rules, neck and margins, stays as it is
-    "model_params.backbone": "resnet18", "model_params.last_stride": 1, "imagenet_pretrain": False, "img_w": 16,
-    "parallels": [], "precision": "fp32", "num_preprocess_workers": 0, "log_every": 1, "evaluation_params.every": 1,
+    "epoch": 2, "batch_size": 8, "imagenet_pretrain": False, "parallels": [], "precision": "fp32",
+    "num_preprocess_workers": 0, "log_every": 1, "evaluation_params.every": 1,
 }
 SYSTEM = (
     "model_params", "losses", "batch_sampling_params", "stages", "parameter_rules", "preprocess", "evaluation_params")
-PER_BATCH = {"P": 4, "K": 2, "anchors": 4}
+PER_BATCH = {"P": 2, "K": 4, "anchors": 8}
 
 
-def made_small(path):
-    """The options of train.py that make a recipe small enough for a test."""
+def made_small(path, changes=None):
+    """The options of train.py that make a recipe small enough for a test, with two steps an epoch."""
     recipe = json.loads(path.read_text())
-    stripes = recipe["model_params"].get("pcb_n_parts", 0)
-    keys = {**SMALL, "img_h": 16 * (stripes or 2)}  # a row of the map for each stripe
-    sampling = recipe.get("batch_sampling_params", {})
-    keys |= {f"batch_sampling_params.{key}": PER_BATCH[key] for key in sampling.keys() & PER_BATCH.keys()}
-    keys |= {"batch_size": 12} if "batch_size" in recipe else {}
-    # at rates for trained weights and long runs, all embeddings of fresh ones become equal
+    model = {key: value for key, value in recipe["model_params"].items() if key != "last_stride"}
+    model |= changes or {"backbone": re.sub(r"resnet\d+", "resnet18", model["backbone"])}
+    cell = 16 if model["backbone"] == "resnet18" else 32  # pixels to a row of the map, of which each stripe needs one
+    keys = {**SMALL, "model_params": model, "img_h": cell * model.get("pcb_n_parts", 2), "img_w": cell}
+    sampling = recipe.get("batch_sampling_params", {}).keys() & PER_BATCH.keys()
+    if sampling:
+        del keys["batch_size"]  # which they tell
+    keys |= {f"batch_sampling_params.{key}": PER_BATCH[key] for key in sampling}
+    # at rates for trained weights and long runs, all embeddings of fresh ones become equal, or margins stay at 0
     keys |= {"lr.base_lr": 1e-3, "lr.fc_lr": 1e-3} if "fc_lr" in recipe["lr"] else {}
-    keys |= {"preprocess.resize": 40} if "resize" in recipe.get("preprocess", {}) else {}
-    stages = len(recipe.get("stages", []))
-    keys |= {"epoch": stages + 1, **{f"stages[{i}].epochs": 1 for i in range(stages)}}
+    keys |= {"lr.warmup": 0} if "warmup" in recipe["lr"] else {}
+    keys |= {"preprocess.resize": cell * 5 // 2} if "resize" in recipe.get("preprocess", {}) else {}
+    keys |= {f"stages[{i}].epochs": 1 for i in range(len(recipe.get("stages", [])))}
     return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
 
 
@@ -63,14 +70,16 @@ def families():
     return [members[0] for members in found.values() if AS_PROCESSES not in members]
 
 
+SHIPPED = {path.stem: (path, None) for path in families()} | {"hist_cub on googlenet": GOOGLENET}
+OTHERS = [path for path in RECIPES if path != AS_PROCESSES and path.stem not in SHIPPED]
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Figures of two cameras, drawn, laid out and packed for each evaluator: its name -> a folder of archives."""
+    """A few figures, drawn, laid out and packed for each evaluator: its name -> a folder of archives."""
     root = tmp_path_factory.mktemp("sets")
     write_figures(root / "market1501", identities=8)
-    for image in (root / "market1501").rglob("*.jpg"):
-        if image.name.split("_c")[1][0] not in "12":
-            image.unlink()
+    leave_few(root / "market1501")
     known = sorted(image for image in (root / "market1501").rglob("*.jpg") if not image.name.startswith(("0000", "-1")))
     as_birds(known, root / "cub200")
     for image in known:
@@ -81,6 +90,16 @@ def sets(tmp_path_factory):
         assert pack.main([source, str(root / source), str(root / "packed" / source)]) == 0
     return {"market_evaluate": root / "packed" / "market1501", "retrieval_evaluate": root / "packed" / "cub200",
             "classification_evaluate": root / "packed" / "folder"}
+
+
+def leave_few(root):
+    """Of every identity's images in a folder, the first two of each of two cameras."""
+    seen = Counter()
+    for image in sorted(root.rglob("*.jpg")):
+        identity, camera = image.name.split("s1_")[0].split("_c")
+        seen[image.parent, identity, camera] += 1
+        if camera not in "12" or seen[image.parent, identity, camera] > 2:
+            image.unlink()
 
 
 def as_birds(images, root):
@@ -97,33 +116,44 @@ def as_birds(images, root):
 
 @pytest.fixture
 def arguments(sets, tmp_path):
-    """Those of train.py for a recipe on its small set, with runs beside the test."""
-    def of(path):
+    """Those of train.py for a recipe on its small set, with the run "run" beside the test."""
+    def of(path, changes=None):
         evaluator = json.loads(path.read_text())["evaluation_params"]["type"]
-        options = [*made_small(path), f"batches_dir={sets[evaluator]}", f"working_dir={tmp_path}"]
+        options = [*made_small(path, changes), f"batches_dir={sets[evaluator]}", f"working_dir={tmp_path}"]
         return ["--config_path", str(path), *(word for option in options for word in ("--set", option))]
     return of
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_accepted_with_its_data(recipe, arguments, tmp_path):
-    assert train.main(["--operation", "check", *arguments(recipe)]) == 0
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def train_and_score(tmp_path, capsys):
+    """Check, train and evaluate with these arguments; the metrics."""
+    def of(recipe, named):
+        assert train.main(["--operation", "check", *named]) == 0
+        assert list(tmp_path.iterdir()) == []
+        assert train.main(["--operation", "train", "--sub_working_dir", "run", *named]) == 0
+        assert_every_loss_was_trained(recipe, tmp_path / "run")
+        assert train.main(["--operation", "evaluate", "--sub_working_dir", "run", "--json", *named]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+    return of
 
 
-@pytest.mark.parametrize("recipe", families(), ids=lambda path: path.stem)
-def test_a_recipe_trains_scores_and_ships(recipe, arguments, tmp_path, capsys):
-    named = arguments(recipe)
-    assert train.main(["--operation", "train", "--sub_working_dir", "run", *named]) == 0
-    assert train.main(["--operation", "evaluate", "--sub_working_dir", "run", "--json", *named]) == 0
-    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+@pytest.mark.parametrize("recipe", OTHERS, ids=lambda path: path.stem)
+def test_a_recipe_trains_and_scores(recipe, arguments, train_and_score):
+    assert train_and_score(recipe, arguments(recipe))
+
+
+@pytest.mark.parametrize("recipe, changes", SHIPPED.values(), ids=SHIPPED)
+def test_a_recipe_trains_scores_and_ships(recipe, changes, arguments, train_and_score, tmp_path):
+    scores = train_and_score(recipe, arguments(recipe, changes))
     assert export.main(["--run_dir", str(tmp_path / "run")]) == 0
-    assert_every_loss_was_trained(recipe, tmp_path / "run")
-    assert_ships(recipe, tmp_path / "run" / "model.onnx", scores)
+    model = tmp_path / "run" / "model.onnx"
+    assert selftest.main([str(model), "--providers", "CPUExecutionProvider"]) == 0
+    assert_has_what_the_network_makes(recipe, model, scores)
 
 
 def test_a_recipe_trains_scores_and_ships_in_processes_of_its_own(arguments, tmp_path):
-    run(["train.py", "--operation", "train", "--sub_working_dir", "run", *arguments(AS_PROCESSES)])
+    for operation in ("check", "train", "evaluate"):
+        run(["train.py", "--operation", operation, "--sub_working_dir", "run", *arguments(AS_PROCESSES)])
     run(["export.py", "--run_dir", str(tmp_path / "run")])
     run(["-m", "deploy.selftest", str(tmp_path / "run" / "model.onnx"), "--providers", "CPUExecutionProvider"])
     assert_every_loss_was_trained(AS_PROCESSES, tmp_path / "run")
@@ -136,19 +166,18 @@ def run(command):
 
 
 def assert_every_loss_was_trained(recipe, folder):
-    """All terms of the recipe are on the curves, finite, and the run is finished."""
+    """All terms of the recipe are on the curves of two epochs, finite, and the run is finished."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     names = {f"loss/{section['type']}" for section in json.loads(recipe.read_text())["losses"]}
-    assert steps and all(names <= line.keys() for line in steps)
+    assert {line["epoch"] for line in steps} == {1, 2} and all(names <= line.keys() for line in steps)
     assert all(math.isfinite(line[name]) for line in steps for name in names)
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
-def assert_ships(recipe, model, scores):
-    """The file replays its golden vectors, and has what the recipe's network makes."""
+def assert_has_what_the_network_makes(recipe, model, scores):
+    """The file gives margins where the recipe's network does, and says how it scores."""
     extractor = FeatureExtractor(model, providers=["CPUExecutionProvider"])
-    assert selftest.replay(extractor).passed
     assert extractor.metadata["metrics"] == pytest.approx(scores)
     norm_aware = "margin" in json.loads(recipe.read_text())["model_params"]
     margins = extractor.outputs([np.zeros((32, 16, 3), np.uint8)]).margins
