@@ -127,3 +127,13 @@ def test_the_graph_gives_what_it_is_compared_with(network, by_network, pixels):
         said = Deployed(network, "uint8_nhwc", logits=True)(torch.from_numpy(pixels))
     for name, value in by_network(pixels).items():
         np.testing.assert_allclose(said[name].numpy(), value, atol=1e-6)
+
+
+def test_margins_near_zero_may_differ_by_rounding(by_network, pixels):
+    def nearly(scale):
+        def run(batch):
+            return {**by_network(batch), "margins": np.full(len(batch), scale, np.float32)}
+        return run
+    assert prove(nearly(0.0), nearly(9e-6), pixels)[0].relative == pytest.approx(9e-4)
+    with pytest.raises(ProofError, match="^batch of 1: logits or margins"):
+        prove(nearly(0.0), nearly(2e-5), pixels)
