@@ -177,9 +177,10 @@ def test_a_killed_pack_leaves_only_what_the_next_one_removes(blocked, market, pa
         "gallery.lmdb", "pack.json", "query.lmdb", "train.lmdb"]
 
 
-def test_an_interrupted_pack_leaves_nothing(blocked, tmp_path):
+def test_an_interrupted_pack_leaves_nothing(blocked, tmp_path, encoded_image):
     process, writer = blocked
     process.send_signal(signal.SIGINT)
+    os.write(writer, encoded_image(0))  # an empty image would be told as corrupt, were it read before the signal
     os.close(writer)
     assert process.wait() == 130
     assert process.stderr.read().decode().splitlines()[-1].startswith("query: ")
