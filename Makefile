@@ -35,7 +35,8 @@ lint: install
 	$(RUN) -m mypy
 
 bench: install
-	$(RUN) -m benchmarks.loop_cost
+	$(RUN) -m pip install --quiet -e .[bench]
+	$(RUN) -m benchmarks
 
 reference: install
 	$(RUN) -m docs.generate
