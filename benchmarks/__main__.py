@@ -52,8 +52,8 @@ def _section(name: str, printed: str) -> str:
 
 
 def _write(sections: dict[str, str]) -> None:
-    head = ("# Measured\n\nWritten by `make bench`. Every ratio is of one run, in which both sides took turns on the same\n"
-            "inputs and gave the same results; times are medians, the spread is that of the rounds' ratios.")
+    head = ("# Measured\n\nWritten by `make bench`. Every ratio is of one run, in which both sides took turns on the\n"
+            "same inputs and gave the same results; times are medians, the spread is that of the rounds' ratios.")
     body = [f"{MARK}{name} -->\n{sections[name]}" for name in SCRIPTS if name in sections]
     RESULTS.write_text("\n\n".join([head, *body]) + "\n", encoding="utf-8")
 
