@@ -60,8 +60,8 @@ class Bar:
         return (self.least is None or ratio >= self.least) and (self.most is None or ratio <= self.most)
 
     def __str__(self) -> str:
-        limits = [f">= {self.least:g}"] * (self.least is not None) + [f"<= {self.most:g}"] * (self.most is not None)
-        return " and ".join(limits) or "none set"
+        limits = {">=": self.least, "<=": self.most}
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None) or "none set"
 
 
 def at_least(ratio: float) -> Bar:
@@ -98,7 +98,7 @@ class Comparison:
         ratio = statistics.median(self.ratios)
         verdict = "" if self.bar == NO_BAR else " met" if self.bar.met(ratio) else " **missed**"
         spread = f"{min(self.ratios):.2f} .. {max(self.ratios):.2f}"
-        sense = "ours / peer" if self.bar.most is not None else "times faster"
+        sense = "of the peer's time" if self.bar.most is not None else "times faster"
         return (f"| {self.what} | {self._shown(self.ours)} | {self.peer_name}: {self._shown(self.peer)} "
                 f"| {ratio:.2f} {sense} | {spread} | {self.bar}{verdict} |")
 
