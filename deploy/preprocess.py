@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import jpeg
+
 PIXEL_LIMIT = 80_000_000  # below the 89 million at which Pillow itself begins to warn
 RESIZE_LIMIT = 4096
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  # of image files
@@ -52,6 +54,8 @@ def _of_array(array: np.ndarray) -> Image.Image:
 
 
 def _of_bytes(encoded: bytes) -> Image.Image:
+    if (pixels := jpeg.decoded(encoded, PIXEL_LIMIT)) is not None:
+        return Image.fromarray(pixels)
     image: Image.Image = Image.open(io.BytesIO(encoded))
     if image.width * image.height > PIXEL_LIMIT:
         raise ImageError(f"{image.width} x {image.height} pixels; the limit is {PIXEL_LIMIT} pixels")
