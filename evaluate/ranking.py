@@ -11,10 +11,11 @@ import numpy as np
 
 JUNK = -1  # label of gallery rows that neither help nor harm
 BLOCK_BYTES = 64 * 2**20
+COUNTED = 64  # positives up to which counting the rows nearer to each is cheaper than a sort
 
 
 class Similarity(Protocol):
-    """A (Q, G) matrix read by slices of rows, larger is nearer: an array, or one computed when asked for."""
+    """A (Q, G) matrix of floats read by slices of rows, larger is nearer: an array, or computed when asked for."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -74,13 +75,22 @@ def _ranks(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -
     """Ranks of the positives in one query's similarities, (G,) -> (P,)."""
     if not positives.size:
         return positives
-    contends = similarity >= similarity[positives].min()  # nothing behind the last positive needs an order
-    contends[ignored] = False
-    contenders = np.flatnonzero(contends)
-    order = contenders[np.argsort(-similarity[contenders], kind="stable")]
-    positive = np.zeros(len(similarity), bool)
-    positive[positives] = True
-    return np.flatnonzero(positive[order])
+    row = similarity.copy()
+    row[ignored] = np.nan  # in every comparison false: neither nearer than a positive nor equal to one
+    return _counted(row, positives) if len(positives) <= COUNTED else _sorted(row, positives)
+
+
+def _counted(row: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """By counting the rows nearer than each positive, and those before it that are as near."""
+    return np.sort([np.count_nonzero(row[:positive] >= row[positive])
+                    + np.count_nonzero(row[positive + 1:] > row[positive]) for positive in positives])
+
+
+def _sorted(row: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """By a stable sort, whose cost hardly grows with the positives."""
+    contenders = np.flatnonzero(row >= row[positives].min())  # nothing behind the last positive needs an order
+    order = contenders[np.argsort(-row[contenders], kind="stable")]
+    return np.flatnonzero(np.isin(order, positives))
 
 
 def nearest(similarity: np.ndarray, k: int, ignored: np.ndarray | None = None) -> np.ndarray:

@@ -7,11 +7,12 @@ import pytest
 
 from evaluate.distances import Cosine, unit
 from evaluate.ranking import (
-    Matches, average_precision, average_precision_at_r, inverse_negative_penalty, nearest, positive_ranks,
-    r_precision, score, trapezoid_average_precision,
+    COUNTED, JUNK, Matches, average_precision, average_precision_at_r, inverse_negative_penalty, nearest,
+    positive_ranks, r_precision, score, trapezoid_average_precision,
 )
 
 SEEDS = range(25)
+NOWHERE = -1  # the camera of an image whose camera is unknown
 
 
 def case(seed):
@@ -50,6 +51,54 @@ def test_ranks_equal_a_loop_over_the_sorted_gallery(seed):
     similarity, sides = case(seed)
     expected = [ranks_by_loops(row, sides[0][q], sides[1][q], *sides[2:]) for q, row in enumerate(similarity)]
     assert [list(ranks) for ranks in positive_ranks(similarity, Matches(*sides))] == expected
+
+
+def ranks_by_sorting(row, label, camera, gallery_labels, gallery_cameras):
+    order = np.argsort(-row, kind="stable")
+    same = gallery_labels[order] == label
+    seen = same & (camera != NOWHERE) & (gallery_cameras[order] == camera)
+    counts = (gallery_labels[order] != JUNK) & ~seen
+    return np.flatnonzero(same[counts]) if label != JUNK else np.empty(0, int)
+
+
+def drawn_sides(rng, queries, gallery, labels):
+    """Labels and cameras of both sides, junk and unknown cameras among them."""
+    return (rng.integers(-1, labels, queries), rng.integers(-1, 4, queries),
+            rng.integers(-1, labels, gallery), rng.integers(-1, 4, gallery))
+
+
+LEVELS = {
+    "no ties": lambda rng, shape: rng.standard_normal(shape),
+    "few ties": lambda rng, shape: rng.integers(0, 300, shape) / 8,
+    "many ties": lambda rng, shape: rng.integers(0, 3, shape) / 8,
+    "infinite": lambda rng, shape: rng.choice([-np.inf, -0.0, 0.0, np.inf], shape),
+    "collapsed": lambda rng, shape: np.full(shape, 0.25),
+}
+
+
+@pytest.mark.parametrize("labels", [1, 2, 4, 40, 400])  # from all the gallery positive to one and none
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("level", LEVELS)
+def test_ranks_equal_those_of_a_stable_sort_of_the_whole_gallery(level, dtype, labels):
+    rng = np.random.default_rng(labels)
+    counts = []
+    for gallery in rng.integers(1, 500, 6):
+        similarity = LEVELS[level](rng, (12, gallery)).astype(dtype)
+        before = similarity.copy()
+        sides = drawn_sides(rng, 12, gallery, labels)
+        for q, ranks in enumerate(positive_ranks(similarity, Matches(*sides), block_bytes=5 * 8 * gallery)):
+            expected = ranks_by_sorting(similarity[q], sides[0][q], sides[1][q], *sides[2:])
+            np.testing.assert_array_equal(ranks, expected)
+            counts.append(len(ranks))
+        np.testing.assert_array_equal(similarity, before)  # what was given is not written into
+    assert min(counts) == 0 and max(counts) > (COUNTED if labels < 3 else 0)
+
+
+@pytest.mark.parametrize("positives", [1, COUNTED, COUNTED + 1, 300])
+def test_all_of_a_gallery_may_be_positive_and_all_alike(positives):
+    labels, nowhere = np.full(positives, 7), np.full(positives, NOWHERE)
+    (ranks,) = positive_ranks(np.zeros((1, positives)), Matches(labels[:1], nowhere[:1], labels, nowhere))
+    np.testing.assert_array_equal(ranks, np.arange(positives))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
