@@ -1,12 +1,11 @@
 """The archive: encoded images of one split in one LMDB file, with an index of what is known of them."""
 
-import io
 import json
 import os
 import threading
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,10 +16,13 @@ from data.files import sync_directory
 from data.records import DataError
 
 FORMAT = "kiln-archive"
-VERSION = 1
-INDEX = b"index"
+VERSION = 2
+INDEX = b"index"  # JSON: the format, what holds for all records, and the checksum of each column
 SEAL = b"seal"  # the checksum of the index, 4 bytes
-COLUMNS = {"labels": "q", "cameras": "q", "sequences": "q", "checksums": "I", "path_ends": "q"}
+COLUMNS = {  # each under a key of its own, so that only what is asked for is read
+    "labels": np.int64, "cameras": np.int64, "sequences": np.int64, "checksums": np.uint32,
+    "path_ends": np.int64, "paths": np.uint8,
+}
 COMMIT_BYTES = 1 << 24
 FIRST_MAP_BYTES = 1 << 24
 
@@ -70,7 +72,7 @@ class Archive:
         self.source, self.split, self.class_names = meta
         self.labels, self.cameras, self.sequences = index["labels"], index["cameras"], index["sequences"]
         self._checksums = index["checksums"]
-        self._paths: tuple[bytes, np.ndarray] | None = None
+        self._paths: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,16 +98,20 @@ class Archive:
 
     def original_path(self, i: int) -> str:
         """Where record i came from, relative to its source's root; the first call loads the paths."""
-        if self._paths is None:
-            _, index = _load(self.path, ["paths", "path_ends"])
-            self._paths = index["paths"].tobytes(), index["path_ends"]
-        blob, ends = self._paths
-        return os.fsdecode(blob[ends[i - 1] if i else 0:ends[i]])
+        if not self._paths:
+            _, self._paths = _load(self.path, ["paths", "path_ends"])
+        ends = self._paths["path_ends"]
+        return os.fsdecode(self._paths["paths"][ends[i - 1] if i else 0:ends[i]].tobytes())
 
 
 def record_key(i: int) -> bytes:
     """The key of record i; keys sort as the records do."""
     return b"%09d" % i
+
+
+def column_key(name: str) -> bytes:
+    """The key of a column; it sorts after the records and INDEX, and before SEAL."""
+    return INDEX + b"." + name.encode()
 
 
 def open_archive(path: str | Path) -> Archive:
@@ -134,12 +140,11 @@ def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> in
 
 
 class _Index:
-    """The columns of an archive while it is written: about 50 bytes a record and its path."""
+    """The columns of an archive while it is written: 36 bytes a record and its path, and a sixteenth to grow."""
 
     def __init__(self, meta: Meta) -> None:
         self._meta = meta
-        self._columns = {name: array(code) for name, code in COLUMNS.items()}
-        self._paths = bytearray()
+        self._columns = {name: array(np.dtype(kind).char) for name, kind in COLUMNS.items()}
 
     def __len__(self) -> int:
         return len(self._columns["labels"])
@@ -149,28 +154,29 @@ class _Index:
         if not -1 <= record.label < len(self._meta.class_names):
             raise DataError(f"{record.path}: label {record.label}, expected -1 (junk) or one of "
                             f"{len(self._meta.class_names)} classes; correct the source")
-        self._paths += os.fsencode(record.path)
-        values = (record.label, record.camera, record.sequence, zlib.crc32(record.image), len(self._paths))
-        for column, value in zip(self._columns.values(), values, strict=True):
+        *columns, paths = self._columns.values()
+        paths.frombytes(os.fsencode(record.path))
+        values = (record.label, record.camera, record.sequence, zlib.crc32(record.image), len(paths))
+        for column, value in zip(columns, values, strict=True):
             column.append(value)
         return record_key(len(self) - 1)
 
-    def encode(self) -> bytes:
-        """The value of the index key."""
-        header = {"format": FORMAT, "version": VERSION, "count": len(self), **self._meta._asdict()}
-        arrays = {name: np.frombuffer(column, column.typecode) for name, column in self._columns.items()}
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        arrays["paths"] = np.frombuffer(self._paths, np.uint8)
-        encoded = io.BytesIO()
-        np.savez(encoded, allow_pickle=False, **arrays)
-        return encoded.getvalue()
+    def values(self) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Every key of the index with its value, in the order of the keys."""
+        checksums = {name: zlib.crc32(column) for name, column in self._columns.items()}
+        header = {"format": FORMAT, "version": VERSION, **self._meta._asdict(), "columns": checksums}
+        encoded = json.dumps(header).encode()
+        yield INDEX, encoded
+        for name in sorted(self._columns):
+            yield column_key(name), memoryview(self._columns[name]).cast("B")
+        yield SEAL, zlib.crc32(encoded).to_bytes(4)
 
 
 def _write_records(path: Path, records: Iterable[Record], meta: Meta) -> int:
     index = _Index(meta)
     environment = lmdb.open(str(path), subdir=False, lock=False, sync=False, map_size=FIRST_MAP_BYTES)
     try:
-        batch: list[tuple[bytes, bytes]] = []
+        batch: list[tuple[bytes, bytes | memoryview]] = []
         waiting = 0
         for record in records:
             batch.append((index.add(record), record.image))
@@ -180,15 +186,16 @@ def _write_records(path: Path, records: Iterable[Record], meta: Meta) -> int:
                 batch, waiting = [], 0
         if not len(index):
             raise DataError(f"{path.parent}: split {meta.split} of {meta.source} has no image to write")
-        encoded = index.encode()
-        _commit(environment, [*batch, (INDEX, encoded), (SEAL, zlib.crc32(encoded).to_bytes(4))])
+        _commit(environment, batch)
+        for item in index.values():
+            _commit(environment, [item])  # one at a time: lmdb keeps a copy of what is not committed
         environment.sync(True)
     finally:
         environment.close()
     return len(index)
 
 
-def _commit(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+def _commit(environment: lmdb.Environment, batch: list[tuple[bytes, bytes | memoryview]]) -> None:
     page, info = environment.stat()["psize"], environment.info()
     # A value takes its pages and at most one more of the tree; 64 for the free list and the path to the root.
     end = (info["last_pgno"] + 64) * page + sum(len(value) + 2 * page for _, value in batch)
@@ -259,16 +266,27 @@ def _get(path: Path, key: bytes, checksum: int | None = None) -> bytes:
 
 
 def _load(path: Path, names: list[str]) -> tuple[Meta, dict[str, np.ndarray]]:
+    """What holds for all records, and the columns of these names, read-only."""
     try:
-        encoded = _get(path, INDEX, int.from_bytes(_get(path, SEAL)))
+        header = _header(path, _get(path, INDEX, int.from_bytes(_get(path, SEAL))))
+        columns = {name: np.frombuffer(_get(path, column_key(name), header["columns"][name]), COLUMNS[name])
+                   for name in names}
     except _DamagedValue as error:
         raise DataError(f"{path}: the index {error}; {_remedy(path)}") from error
-    with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
-        header = json.loads(arrays["header"].tobytes())
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
-            raise DataError(f"{path}: {header['format']} version {header['version']}, expected {FORMAT} "
-                            f"version {VERSION}; {_remedy(path, header['source'])}")
-        return Meta(*(header[name] for name in Meta._fields)), {name: arrays[name] for name in names}
+    return Meta(*(header[name] for name in Meta._fields)), columns
+
+
+def _header(path: Path, encoded: bytes) -> dict[str, Any]:
+    """What the index says, of an archive of this version."""
+    expected = f"expected {FORMAT} version {VERSION}"
+    try:
+        header: dict[str, Any] = json.loads(encoded)
+    except ValueError as error:  # version 1 had no JSON there
+        raise DataError(f"{path}: an archive of an earlier version, {expected}; {_remedy(path)}") from error
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        found = f"{header['format']} version {header['version']}"
+        raise DataError(f"{path}: {found}, {expected}; {_remedy(path, header['source'])}")
+    return header
 
 
 def _remedy(path: Path, source: str = "SOURCE") -> str:

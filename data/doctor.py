@@ -77,6 +77,7 @@ def diagnose(directory: Path, workers: int = 1) -> Report:
 
 
 def _scan(archive: Archive, workers: int) -> Scanned:
+    archive.original_path(0)  # DataError where the paths are damaged, which opening leaves unread
     digests, corrupt = np.zeros(len(archive), "S20"), {}
     starts = range(0, len(archive), CHUNK)
     tasks = ((archive.path, start, min(start + CHUNK, len(archive))) for start in starts)

@@ -1,6 +1,5 @@
 """Archives that Kiln packed, read where nothing else of Kiln is installed."""
 
-import io
 import json
 import os
 import zlib
@@ -8,14 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import lmdb
 import numpy as np
 
 from .preprocess import ImageError
 
-KIND = ("kiln-archive", 1)  # format and version
+KIND = ("kiln-archive", 2)  # format and version
+COLUMNS = {"paths": np.uint8, "path_ends": np.int64, "checksums": np.uint32}  # of those that an index has
 
 
 class _Opened(NamedTuple):
@@ -46,15 +45,17 @@ def _index(archive: _Opened) -> tuple[list[str], list[int]]:
     """Names and checksums of all records."""
     encoded = _read(archive, "index", int.from_bytes(_read(archive, "seal")))
     try:
-        with np.load(io.BytesIO(encoded)) as columns:
-            header = json.loads(columns["header"].tobytes())
-            if (kind := (header["format"], header["version"])) != KIND:
-                raise ValueError(f"{kind} instead of {KIND}")
-            paths, ends = columns["paths"].tobytes(), columns["path_ends"].tolist()
-            checksums = columns["checksums"].tolist()
-    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        header = json.loads(encoded)
+        if (kind := (header["format"], header["version"])) != KIND:
+            raise ValueError(f"{kind} instead of {KIND}")
+        sealed = {name: header["columns"][name] for name in COLUMNS}
+    except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{archive.path}: key index: not an index of this version of data.pack ({error})") from error
-    return [os.fsdecode(paths[start:end]) for start, end in zip([0, *ends], ends, strict=False)], checksums
+    columns = {name: np.frombuffer(_read(archive, f"index.{name}", checksum), COLUMNS[name])
+               for name, checksum in sealed.items()}
+    paths, ends = columns["paths"].tobytes(), columns["path_ends"].tolist()
+    names = [os.fsdecode(paths[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    return names, columns["checksums"].tolist()
 
 
 def _read(archive: _Opened, key: str, checksum: int | None = None) -> bytes:

@@ -1,5 +1,6 @@
 """The archive: what is written is read again, whole or not at all, in every kind of process."""
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -11,7 +12,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from data.archive import Meta, Record, open_archive, record_key, write_archive
+from data.archive import COLUMNS, INDEX, SEAL, Meta, Record, column_key, open_archive, record_key, write_archive
 from data.records import DataError
 
 REMEDY = "python -m data.pack folder ROOT"
@@ -214,7 +215,7 @@ def test_other_files_are_refused_by_name(tmp_path):
         open_archive(tmp_path / "absent.lmdb")
 
 
-@pytest.mark.parametrize("key", [b"index", b"seal"])
+@pytest.mark.parametrize("key", [INDEX, SEAL, column_key("labels")])
 def test_an_index_that_is_missing_is_named(written, key):
     path, _ = written
     rewrite(path, key, lambda value: None)
@@ -222,19 +223,41 @@ def test_an_index_that_is_missing_is_named(written, key):
         open_archive(path)
 
 
-def test_any_flipped_byte_of_the_index_is_named(written):
+@pytest.mark.parametrize("name", ["", *COLUMNS])
+def test_any_flipped_byte_of_the_index_is_named(written, name):
     path, _ = written
     whole = path.read_bytes()
-    start, end = whole.index(b"PK\x03\x04"), whole.index(b"PK\x05\x06") + 22  # an .npz is a zip file
-    for at in range(start, end, 17):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as environment, environment.begin() as view:
+        value = view.get(column_key(name) if name else INDEX)
+    for at in range(0, len(value), 7):
+        flipped = value[:at] + bytes([value[at] ^ 1]) + value[at + 1:]
+        path.write_bytes(whole.replace(value, flipped))  # wherever: lmdb leaves old pages of small values behind
         with pytest.raises(DataError, match=r"train\.lmdb: the index is damaged.*data\.pack"):
-            open_archive(path)
+            open_archive(path).original_path(3)
+
+
+def test_opening_reads_no_path(written):
+    path, records = written
+    rewrite(path, column_key("paths"), lambda paths: None)
+    archive = open_archive(path)
+    assert archive.read(3) == records[3].image
+    with pytest.raises(DataError, match=r"train\.lmdb: the index is missing; pack it again"):
+        archive.where(3)
 
 
 def test_another_version_is_refused_with_both_numbers(tmp_path, monkeypatch):
     with monkeypatch.context() as later:
-        later.setattr("data.archive.VERSION", 2)
+        later.setattr("data.archive.VERSION", 3)
         write_archive(tmp_path / "a.lmdb", [Record(b"x", 0, -1, -1, "x")], Meta("folder", "train", ["x"]))
-    with pytest.raises(DataError, match=f"version 2, expected kiln-archive version 1; .*{REMEDY}"):
+    with pytest.raises(DataError, match=f"version 3, expected kiln-archive version 2; .*{REMEDY}"):
         open_archive(tmp_path / "a.lmdb")
+
+
+def test_the_arrays_of_version_1_are_refused_with_the_remedy(written):
+    path, _ = written
+    arrays = io.BytesIO()
+    np.savez(arrays, labels=np.zeros(12, np.int64))
+    rewrite(path, INDEX, lambda index: arrays.getvalue())
+    rewrite(path, SEAL, lambda seal: zlib.crc32(arrays.getvalue()).to_bytes(4))
+    with pytest.raises(DataError, match="an archive of an earlier version, expected kiln-archive version 2; pack it a"):
+        open_archive(path)

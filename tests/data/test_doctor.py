@@ -183,14 +183,21 @@ def test_an_archive_that_cannot_be_opened_is_found(clean):
     assert what.startswith(f"{clean / 'gallery.lmdb'}: cut short")
 
 
+def test_damaged_paths_are_found(clean):
+    path = clean / "train.lmdb"
+    path.write_bytes(path.read_bytes().replace(b"train/0.jpgtrain/1.jpg", b"train/0.jpgtrain/7.jpg"))
+    (level, check, what), = found(clean)
+    assert (level, check) == ("error", "unreadable")
+    assert what.startswith(f"{path}: the index is damaged")
+
+
 def test_an_archive_that_kills_its_reader_is_found(clean, write, encoded_image):
     images = [encoded_image(i, (64, 64)) for i in range(2)]  # each too large for the page of its key
     write("gallery", ["0000", "x", "y"], (images[0], 1, 2), (images[1], 2, 2))
     path = clean / "gallery.lmdb"
-    whole = bytearray(path.read_bytes())
-    size = whole.index(b"000000001") - 8  # in an LMDB leaf the size of a value stands before its key
-    whole[size:size + 4] = (1 << 30).to_bytes(4, "little")
-    path.write_bytes(whole)
+    # In an LMDB leaf the size of a value stands before its key, with two numbers of two bytes between them.
+    too_large = re.compile(rb".{4}(.{4}000000001)", re.DOTALL)
+    path.write_bytes(too_large.sub((1 << 30).to_bytes(4, "little") + rb"\1", path.read_bytes()))
     # As a program of its own: pytest would print where in it the worker died.
     done = subprocess.run([sys.executable, "-m", "data.doctor", clean, "--json"], capture_output=True, text=True)
     assert done.returncode == 3
