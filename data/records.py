@@ -5,10 +5,12 @@ K classes, N rows, Q queries, G gallery.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # importing torch takes seconds, which packing an image set need not wait
+    from torch import Tensor
 
 
 class DataError(ValueError):
@@ -20,9 +22,9 @@ class DataError(ValueError):
 class Batch(NamedTuple):
     """One step's images with what is known of them."""
 
-    images: Tensor  # (B, 3, H, W) uint8 RGB at network size; of several processes, this one's share of them
-    labels: Tensor  # (B,) int64, 0..K-1
-    cameras: Tensor  # (B,) int64, -1 where the source has none
+    images: "Tensor"  # (B, 3, H, W) uint8 RGB at network size; of several processes, this one's share of them
+    labels: "Tensor"  # (B,) int64, 0..K-1
+    cameras: "Tensor"  # (B,) int64, -1 where the source has none
 
 
 class Share(NamedTuple):
