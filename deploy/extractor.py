@@ -1,7 +1,7 @@
 """From images to embeddings through an exported ONNX file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .preprocess import ImageError, ImageSource, Preprocessing
-from .session import ModelError, open_session, read_metadata, usable_cores
+from .session import CPU, ModelError, open_session, read_metadata, usable_cores
 
 
 class Outputs(NamedTuple):
@@ -19,6 +19,9 @@ class Outputs(NamedTuple):
     logits: np.ndarray | None = None  # (N, K) float32
     margins: np.ndarray | None = None  # (N,) float32, of norm-aware networks
     norms: np.ndarray | None = None  # (N,) float32, likewise: length of the vectors that have them
+
+
+Batch = list[tuple[int, Future[np.ndarray | ImageError]]]  # the positions of images, and their pixels to come
 
 
 def refuse(position: int, error: ImageError) -> None:
@@ -43,6 +46,9 @@ class FeatureExtractor:
         self._threads = threads or usable_cores()
         self._session = open_session(self.path, providers, self._threads)
         self.providers = tuple(self._session.get_providers())
+        # A CPU runs any batch size at the same cost per image, where padding would be lost work. The others
+        # search convolutions, or compile, again for each size that they meet: padding keeps those few.
+        self.pads = self.providers[0] != CPU
         self.metadata = read_metadata(self._session, self.path)
         self.dim: int = self.metadata["embedding_dim"]
         try:
@@ -64,28 +70,37 @@ class FeatureExtractor:
                bad: Callable[[int, ImageError], None] = refuse) -> Iterator[Outputs]:
         """Outputs batch by batch; images are read as they are needed, by the function where one is given.
 
-        `bad` is told the position of each image that cannot be used; where it returns, the image is left out.
+        The next batch is read and decoded while the network runs: two are in memory at a time. `bad` is told the
+        position of each image that cannot be used; where it returns, the image is left out.
         """
         if isinstance(images, str | bytes | Path) or isinstance(images, np.ndarray) and images.ndim < 4:
             raise TypeError("one image was given where several are expected; write [image]")
         waiting = enumerate(images)
-        with ThreadPoolExecutor(self._threads) as pool:
-            while batch := list(islice(waiting, self.batch_size)):
-                pixels = []
-                for (position, _), seen in zip(batch, pool.map(self._see, batch), strict=True):
-                    if isinstance(seen, ImageError):
-                        bad(position, seen)
-                    else:
-                        pixels.append(seen)
+        pool = ThreadPoolExecutor(self._threads)
+
+        def read() -> Batch:
+            return [(position, pool.submit(self._see, image)) for position, image in islice(waiting, self.batch_size)]
+
+        try:
+            batch = read()
+            while batch:
+                following = read()  # decoded while the session runs this batch
+                pixels = _usable(batch, bad)
                 if pixels:
                     yield self.run(np.stack(pixels))
+                batch = following
+        finally:  # also when the caller wants no more
+            pool.shutdown(cancel_futures=True)
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Outputs of one batch at network size: (B, height, width, 3) uint8 RGB."""
+        count = len(pixels)
+        if self.pads:
+            pixels = np.resize(pixels, (bucket(count, self.batch_size), *pixels.shape[1:]))  # repeats rows
         if self.metadata["input_format"] == "float_nchw":
             pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)  # (B, 3, H, W)
         values = self._session.run(list(self._shapes), {"images": pixels})
-        return Outputs(**dict(zip(self._shapes, values, strict=True)))
+        return Outputs(**{name: value[:count] for name, value in zip(self._shapes, values, strict=True)})
 
     def join(self, batches: Iterable[Outputs]) -> Outputs:
         """Batches as one; of no batch, arrays of no row."""
@@ -93,9 +108,25 @@ class FeatureExtractor:
         columns = dict(zip(Outputs._fields, zip(none, *batches, strict=True), strict=True))
         return Outputs(**{name: np.concatenate(columns[name]) for name in self._shapes})
 
-    def _see(self, numbered: tuple[int, ImageSource | Callable[[], bytes]]) -> np.ndarray | ImageError:
-        _, image = numbered
+    def _see(self, image: ImageSource | Callable[[], bytes]) -> np.ndarray | ImageError:
         try:
             return self.preprocessing(image() if callable(image) else image)
         except ImageError as error:
             return error
+
+
+def _usable(batch: Batch, bad: Callable[[int, ImageError], None]) -> list[np.ndarray]:
+    """The pixels of the images that can be used, in order, once they are decoded; `bad` is told of the others."""
+    pixels = []
+    for position, future in batch:
+        seen = future.result()
+        if isinstance(seen, ImageError):
+            bad(position, seen)
+        else:
+            pixels.append(seen)
+    return pixels
+
+
+def bucket(count: int, batch_size: int) -> int:
+    """The size to which so many rows are padded: a power of two up to `batch_size`; beyond that, as they are."""
+    return min(1 << (count - 1).bit_length(), max(count, batch_size))

@@ -3,14 +3,17 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
 
 from deploy import FeatureExtractor, ImageError, ModelError
+from deploy.extractor import bucket
 
 CPU = "CPUExecutionProvider"
 
@@ -59,8 +62,66 @@ def test_images_are_read_only_as_batches_need_them(extractor, encoded):
 
     batches = extractor.stream(images())
     assert len(next(batches).embeddings) == 3
-    assert read == [0, 1, 2]
+    assert read == [0, 1, 2, 3, 4, 5]  # one batch ahead
     assert [len(batch.embeddings) for batch in batches] == [3, 1]
+
+
+def test_the_next_batch_is_decoded_while_the_caller_is_busy_with_this_one(extractor, encoded):
+    decoding = threading.Event()
+
+    def fourth():
+        decoding.set()
+        return encoded[3]
+
+    batches = extractor.stream([*encoded[:3], fourth])
+    next(batches)
+    assert decoding.wait(timeout=30)
+    assert [len(batch.embeddings) for batch in batches] == [1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_batches_of_any_size_on_any_threads_say_what_one_by_one_says(model, encoded, batch_size):
+    images = encoded * 3
+    alone = FeatureExtractor(model, providers=[CPU], batch_size=1, threads=1)
+    together = FeatureExtractor(model, providers=[CPU], batch_size=batch_size, threads=4)
+    np.testing.assert_allclose(together.extract(images),
+                               np.concatenate([alone.extract([image]) for image in images]), atol=1e-6)
+
+
+def test_a_caller_that_wants_no_more_ends_the_decoding(extractor, encoded):
+    before = threading.enumerate()
+    read = []
+
+    def reader(i):
+        def image():
+            read.append(i)
+            return encoded[i % 7]
+        return image
+
+    batches = extractor.stream(map(reader, range(1000)))
+    next(batches)
+    assert len(threading.enumerate()) > len(before)
+    batches.close()
+    assert threading.enumerate() == before
+    assert read == list(range(len(read))) and 3 <= len(read) <= 6
+
+
+def test_padding_goes_to_few_sizes_and_never_beyond_the_batch_size():
+    assert [bucket(count, 12) for count in (1, 2, 3, 4, 5, 8, 9, 12)] == [1, 2, 4, 4, 8, 8, 12, 12]
+    assert bucket(13, 12) == 13
+
+
+@pytest.mark.parametrize("input_format", ["uint8_nhwc", "float_nchw"])
+def test_a_padded_batch_has_the_outputs_of_its_own_rows(models, tmp_path, input_format, encoded, expected):
+    of_four = onnx.load(models[input_format])
+    of_four.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(of_four, tmp_path / "of_four.onnx")  # refuses all that is not padded to four
+    extractor = FeatureExtractor(tmp_path / "of_four.onnx", providers=[CPU], batch_size=4)
+    assert not extractor.pads
+    extractor.pads = True
+    outputs = extractor.outputs(encoded)  # 4 + 3
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(outputs, name), value, atol=2e-5)
 
 
 def test_a_bad_image_is_named_by_position_and_path(extractor, photos):
