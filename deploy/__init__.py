@@ -1,9 +1,11 @@
-"""What ships: from images to embeddings with numpy, pillow and onnxruntime."""
+"""What ships: from images to embeddings, and to the nearest of them, with numpy, pillow and onnxruntime."""
 
 from .extractor import FeatureExtractor, Outputs
 from .preprocess import ImageError, Preprocessing
+from .search import Nearest, SearchError, nearest
 from .session import ModelError
 
 __version__ = "0.1.0"
 
-__all__ = ["FeatureExtractor", "ImageError", "ModelError", "Outputs", "Preprocessing"]
+__all__ = ["FeatureExtractor", "ImageError", "ModelError", "Nearest", "Outputs", "Preprocessing", "SearchError",
+           "nearest"]
