@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from trainer.losses.pairs import pairwise_distances
+from trainer.losses.pairs import pairwise_distances, products
 from trainer.losses.triplet import Triplet
 
 
@@ -95,9 +95,20 @@ def test_without_any_triplet_value_and_gradient_are_0(output_of, make_batch, ada
 
 def test_distances_in_float32_are_exact_far_from_the_origin():
     vectors = 100 + torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
-    distances = pairwise_distances(vectors)
+    vectors[1] = vectors[0] + 0.01  # at 1e-4 of their length from each other
+    vectors.requires_grad_()
+    wide = vectors.detach().double().requires_grad_()
+    distances, expected = pairwise_distances(vectors), (wide[:, None] - wide).norm(dim=2)
     assert (distances.diagonal() == 0).all()
-    torch.testing.assert_close(distances.double(), pairwise_distances(vectors.double()), rtol=1e-6, atol=0)
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-6, atol=0)
+    distances.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(vectors.grad.double(), wide.grad, rtol=0, atol=1e-6)
+
+
+def test_the_gradient_of_products_is_their_slope_and_has_one_itself():
+    vectors = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(products, vectors) and torch.autograd.gradgradcheck(products, vectors)
 
 
 def test_an_image_drawn_twice_is_a_positive_at_distance_0(output_of, make_batch):

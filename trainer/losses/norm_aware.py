@@ -107,7 +107,8 @@ class UcTriHard(NormAware):
         super().__init__(margin, on)
 
     def mined(self, distances: Tensor, same: Tensor) -> Tensor:
-        return F.relu(torch.sub(*hardest(distances, same)))
+        positive, negative = hardest(distances, same)
+        return F.relu(positive.values - negative.values)
 
 
 class UcTri(NormAware):
@@ -121,7 +122,8 @@ class UcTri(NormAware):
         self.beta = beta
 
     def mined(self, distances: Tensor, same: Tensor) -> Tensor:
-        return F.softplus(torch.sub(*hardest(distances, same)), beta=self.beta)
+        positive, negative = hardest(distances, same)
+        return F.softplus(positive.values - negative.values, beta=self.beta)
 
 
 class UcAtri(UcTri):

@@ -41,11 +41,10 @@ class Triplet(Loss):
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
         vectors: Tensor = getattr(output, self.on)
-        distances = pairwise_distances(F.normalize(vectors) if self.normalize else vectors)
         same = same_label(batch.labels)
         counts = (same.sum(dim=1) > 1) & ~same.all(dim=1)
-        choose = weighted if self.adaptive_weight else hardest
-        to_positive, to_negative = choose(distances, same)
+        distances = to_weighted if self.adaptive_weight else to_hardest
+        to_positive, to_negative = distances(F.normalize(vectors) if self.normalize else vectors, same)
         excess = to_positive - to_negative
         losses = F.softplus(excess) if self.margin == "soft_margin" else F.relu(excess + self.margin)
         value = mean_where(counts, losses)
@@ -59,8 +58,20 @@ class Triplet(Loss):
         return LossValue(value, scalars)
 
 
-def weighted(distances: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax-weighted distance to the positives and to the negatives: (B, B), (B, B) bool -> (B,), (B,)."""
+def to_hardest(vectors: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to the farthest positive and to the nearest negative: (B, D), (B, B) bool -> (B,), (B,).
+
+    Without a negative, the distance to it is any.
+    """
+    with torch.no_grad():  # only the pairs that are chosen have a gradient
+        found = hardest(pairwise_distances(vectors), same)
+    positive, negative = (torch.linalg.vector_norm(vectors - vectors[which.indices], dim=1) for which in found)
+    return positive, negative
+
+
+def to_weighted(vectors: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax-weighted distance to the positives and to the negatives: (B, D), (B, B) bool -> (B,), (B,)."""
+    distances = pairwise_distances(vectors)
     lowest = torch.finfo(distances.dtype).min
     near = distances.where(same, lowest).softmax(dim=1)
     far = (-distances).where(~same, lowest).softmax(dim=1)
