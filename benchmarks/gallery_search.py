@@ -33,7 +33,7 @@ def main() -> None:
     lines += [exact(query[:queries], gallery, k, options.rounds) for queries in (1, QUERIES) for k in (10, 100)]
     lines += approximate("trained", query, gallery, options.rounds)
     lines += approximate("random", drawn(gallery), gallery, options.rounds)
-    print(f"\n{table(lines)}\n\nThe approximate index has sqrt(G) lists of 8 bits a number, of which it looks into "
+    print(f"\n{table(lines)}\n\nThe approximate index has sqrt(G) lists of 8 bits a number, of which a search probes "
           f"{PROBES}; recall is that of {QUERIES} queries, k = {RECALLED}. *Trained* embeddings are {OF_EACH} about "
           f"each random centre, of a mean cosine of {COSINE}; among *random* ones all are about equally far.")
 
@@ -75,7 +75,8 @@ def approximate(kind: str, query: np.ndarray, gallery: np.ndarray, rounds: int) 
     return [Limit(f"index of {what}: built in", seconds, "s", NO_BAR),
             beside_exact(f"index of {what}, 1 query", query[:1], index, rounds),
             beside_exact(f"index of {what}, {len(query)} queries", query, index, rounds),
-            Limit(f"index of {what}: recall", index.recall(query, RECALLED), "", NO_BAR)]
+            *(Limit(f"index of {what}: recall with {probes} probes", index.recall(query, RECALLED, probes=probes), "",
+                    NO_BAR) for probes in (PROBES, 4 * PROBES))]
 
 
 def beside_exact(what: str, query: np.ndarray, index: ApproximateIndex, rounds: int) -> Comparison:

@@ -10,7 +10,7 @@ import numpy as np
 from .search import (Nearest, SearchError, check_embeddings, check_lengths, check_query, chosen_rows, nearest,
                      similarities)
 
-PROBES = 32  # lists that a search looks into
+PROBES = 64  # lists that a search looks into
 PROPOSED = 2  # times k rows of those lists, by their 8-bit copies; the best k of them by the gallery itself
 LEAST_OF_A_LIST, SAMPLE_OF_A_LIST = 39, 64  # rows from which its centre is learnt; below 39, faiss warns
 BLOCK = 16384  # rows that are copied at once

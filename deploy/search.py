@@ -29,8 +29,8 @@ def nearest(query: np.ndarray, gallery: np.ndarray, k: int, *, among: np.ndarray
     `among`, a mask (G,) or an array of rows, says which rows count: others are never found. The gallery may be
     memory-mapped; it is read block by block, and memory follows `block_bytes` and the size of the result, not G.
     The answer is that of `similarities` and a full sort, whatever the blocks, the number of queries and the BLAS:
-    float32 products only choose what is worth that, with room for their largest possible error. Thousands of rows
-    that equal the k-th best up to this error, D / 8 million, all have to be looked at twice, which takes its time.
+    float32 products only choose what is worth that, with room for their largest possible error. Where thousands of
+    rows are within D / 4 million of the k-th best, as copies of one image are, all of them take this second look.
     SearchError for other shapes and types, and for vectors met that are not finite or longer than 1.
     """
     gallery = np.asarray(gallery)
