@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from params import Loaded, Mistake, ParamsError, load
+from params.errors import Mistake, ParamsError
 from trainer import service
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
+
+if TYPE_CHECKING:
+    from params.reader import Loaded
 
 SCRIPT = Path(__file__).resolve()
 OK = 0  # every error knows its own exit code
@@ -19,9 +22,9 @@ OK = 0  # every error knows its own exit code
 
 def check(arguments: argparse.Namespace) -> int:
     """Print every effective value, the data, the steps, the learning rate, the size; write nothing."""
+    loaded, splits, weights = _checked(arguments.config_path, arguments.set)
     from trainer.check import report
 
-    loaded, splits, weights = _checked(arguments.config_path, arguments.set)
     print(*report(loaded, splits.archive("train")), *weights, sep="\n")
     return OK
 
@@ -100,16 +103,20 @@ OPERATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _load(path: Path, overrides: list[str]) -> Loaded:
-    """A params.json, wholly checked."""
+def _load(path: Path, overrides: list[str]) -> "Loaded":
+    """A params.json, wholly checked; what can be told without torch is told before it is imported."""
+    from params.early import refuse_early
+
+    refuse_early(path, overrides)
     from evaluate import EVALUATORS
+    from params.reader import load
     from trainer.build import tables
     from trainer.rules import RULES
 
     return load(path, tables(EVALUATORS), overrides=overrides, rules=RULES)
 
 
-def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
+def _evaluator(loaded: "Loaded") -> tuple[Any, bool]:
     """The run's evaluator, or None, and whether it reads logits."""
     from evaluate import EVALUATORS
     from evaluate.protocol import wants_logits
@@ -120,7 +127,7 @@ def _evaluator(loaded: Loaded) -> tuple[Any, bool]:
     return run_eval, wants_logits(run_eval)
 
 
-def _drawing(run_eval: Any, run: RunDirectory, loaded: Loaded, count: int) -> Any:
+def _drawing(run_eval: Any, run: RunDirectory, loaded: "Loaded", count: int) -> Any:
     """The evaluator, which now also draws its worst, median and best rank lists into the run's directory."""
     from deploy.preprocess import opened
     from evaluate.protocol import search_of
@@ -145,13 +152,13 @@ def _drawing(run_eval: Any, run: RunDirectory, loaded: Loaded, count: int) -> An
     return run_and_draw
 
 
-def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple[Loaded, Any, list[str]]:
+def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple["Loaded", Any, list[str]]:
     """The params, their archives and what loading initial weights says, when all that can go wrong early has not."""
+    loaded = _load(path, overrides)
     from trainer.rehearsal import rehearse, sampler_can_be_built
     from trainer.splits import Splits
     from trainer.weights import weights_can_be_loaded
 
-    loaded = _load(path, overrides)
     splits = Splits(loaded.params.batches_dir)
     sampler_can_be_built(loaded.params, splits)
     classes = len(splits.archive("train").class_names)
@@ -184,7 +191,7 @@ def _detached(run: RunDirectory, overrides: list[str]) -> int:
     return OK
 
 
-def _foreground(run: RunDirectory, loaded: Loaded, overrides: list[str]) -> int:
+def _foreground(run: RunDirectory, loaded: "Loaded", overrides: list[str]) -> int:
     """Train in this process, or in as many as parallels asks for."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -200,7 +207,7 @@ def _foreground(run: RunDirectory, loaded: Loaded, overrides: list[str]) -> int:
     return OK
 
 
-def _rank(run: RunDirectory, loaded: Loaded) -> int:
+def _rank(run: RunDirectory, loaded: "Loaded") -> int:
     """Take part in training that another process has launched in several."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -212,6 +219,8 @@ def _rank(run: RunDirectory, loaded: Loaded) -> int:
 
 
 def _working_dir(arguments: argparse.Namespace) -> Path:
+    from params.reader import load
+
     loaded = load(arguments.config_path, None, overrides=arguments.set)
     return Path(loaded.params.working_dir)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -43,12 +43,8 @@ def load(
     folder. Without tables the plug-ins' keys are let through unseen: enough to find a run, and nothing of
     theirs is imported. Raises ParamsError with every mistake; nothing is written.
     """
-    mistakes: list[Mistake] = []
-    rewritten = Rewritten(read_json(path), set(), mistakes, [])
-    spell_out(rewritten)
-    overridden = override(rewritten, overrides)
-    derive(rewritten)
-    params = _validated(rewritten.raw, mistakes)
+    rewritten, overridden, params = draft(path, overrides)
+    mistakes = rewritten.mistakes
     resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
     _absolute(resolved, path.parent, mistakes)
     if params and not mistakes:
@@ -59,6 +55,23 @@ def load(
     return Loaded(
         Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
     )
+
+
+class Draft(NamedTuple):
+    """A params.json checked as far as no plug-in is needed."""
+
+    rewritten: Rewritten  # with the mistakes so far
+    overridden: set[Path]
+    params: Params | None  # what is left of it without mistakes
+
+
+def draft(path: FilePath, overrides: Sequence[str]) -> Draft:
+    """Read, override, rewrite and validate; ParamsError where the file holds no JSON object."""
+    rewritten = Rewritten(read_json(path), set(), [], [])
+    spell_out(rewritten)
+    overridden = override(rewritten, overrides)
+    derive(rewritten)
+    return Draft(rewritten, overridden, _validated(rewritten.raw, rewritten.mistakes))
 
 
 def read_json(path: FilePath) -> dict[str, Any]:

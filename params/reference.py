@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import CoreSchema
 
 from params.plugin import Table
 from params.schema import ParameterRule, Params, Plugin, Section, Stage
@@ -14,9 +16,17 @@ Tables = Mapping[str, Table]
 Node = dict[str, Any]
 
 
+class _Honest(GenerateJsonSchema):
+    """Marks what validators of our own check further, since the schema cannot say it."""
+
+    def generate_inner(self, schema: CoreSchema) -> Node:
+        node = super().generate_inner(schema)
+        return {**node, "$comment": "checked further by code"} if schema["type"].startswith("function-") else node
+
+
 def json_schema(tables: Tables) -> Node:
     """A JSON Schema of params.json; each section that names a plug-in is one alternative per plug-in."""
-    schema = Params.model_json_schema(by_alias=True)
+    schema = Params.model_json_schema(by_alias=True, schema_generator=_Honest)
     for section in _sections():
         definition = schema["$defs"][section.__name__]
         schema["$defs"][section.__name__] = _alternatives(section, definition, tables[section.table], schema["$defs"])
@@ -32,7 +42,7 @@ def _alternatives(section: type[Plugin], definition: Node, table: Table, defs: N
     own.pop(section.selector, None)
     branches = []
     for name in table:
-        options = table.options(name).model_json_schema(ref_template="#/$defs/{model}")
+        options = table.options(name).model_json_schema(ref_template="#/$defs/{model}", schema_generator=_Honest)
         defs.update(options.pop("$defs", {}))
         branch: Node = {"type": "object", "additionalProperties": options.get("additionalProperties", False),
                         "properties": {**own, **options.get("properties", {})}}

@@ -7,6 +7,11 @@ import random
 import pytest
 
 import train as script
+from evaluate import EVALUATORS
+from params.early import refuse_early
+from params.errors import ParamsError
+from params.reader import load
+from trainer.build import tables
 
 VALUES = [None, True, -1, 0, 3, 10**30, 0.5, -0.5, 1e300, "", "x", "soft_margin", "resnet18", [], [1], ["a"], {},
           {"type": "x"}, "\0", "x" * 5000, "~x", {"\ud800": 1}, "too large"]
@@ -64,3 +69,26 @@ def test_every_mutation_is_accepted_or_refused_by_path(params, tmp_path, capsys,
         assert "Traceback" not in told.out + told.err
         assert [file.name for file in tmp_path.iterdir()] == ["params.json"], path.read_text()
     assert refused > 100
+
+
+def told_by(check):
+    """What a check of a params.json says of it."""
+    try:
+        check()
+    except ParamsError as error:
+        return str(error)
+    return ""
+
+
+def test_what_is_told_before_torch_is_imported_is_all_there_is_to_tell(params):
+    path = params()
+    text = path.read_text()
+    menu = tables(EVALUATORS)
+    draw = random.Random(0)
+    told_early = 0
+    for _ in range(300):
+        path.write_text(mutated(text, draw))
+        early, whole = told_by(lambda: refuse_early(path)), told_by(lambda: load(path, menu))
+        assert early in ("", whole), path.read_text()
+        told_early += early != ""
+    assert told_early > 60
