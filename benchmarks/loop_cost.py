@@ -22,7 +22,7 @@ from PIL import Image
 
 from data.archive import Meta, Record, open_archive, write_archive
 from evaluate import EVALUATORS
-from params import load
+from params.reader import load
 from trainer.build import tables
 from trainer.fit import Fit
 from trainer.ledger import Ledger

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from params import ParamsError
+from params.errors import ParamsError
 from trainer.resume import same_run
 from trainer.snapshot import load_snapshot
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluate import EVALUATORS
-from params import load
+from params.reader import load
 from trainer import build
 from trainer.optim import set_learning_rate
 from trainer.rules import RULES

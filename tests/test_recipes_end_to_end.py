@@ -17,7 +17,7 @@ import train
 from data import pack
 from data.figures import write_figures
 from deploy import FeatureExtractor, selftest
-from params import load
+from params.reader import load
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "params" / "recipes").glob("*.json"))

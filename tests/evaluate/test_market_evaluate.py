@@ -9,7 +9,7 @@ from evaluate.market_evaluate import run_eval
 from evaluate.ranking import Matches, score
 from evaluate.rerank import rerank
 from evaluate.spectral import Spectral
-from params import ParamsError
+from params.errors import ParamsError
 
 ANGLES = np.radians([0, 10, 20, 30, 40, 50])
 LENGTHS = [[1], [5], [1], [9], [1], [2]]  # which do not matter

@@ -9,7 +9,7 @@ from data.records import DataError, Predictions
 from evaluate.clustering import nmi
 from evaluate.distances import Cosine, unit
 from evaluate.retrieval_evaluate import run_eval
-from params import ParamsError
+from params.errors import ParamsError
 
 
 def predict_of(embeddings, labels):

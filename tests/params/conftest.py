@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from params import Table, load
+from params.plugin import Table
+from params.reader import load
 
 
 def triplet(*, margin: Annotated[float, Field(ge=0)] | Literal["soft_margin"] = 0.3, adaptive_weight: bool = False):

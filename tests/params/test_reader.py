@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from params import ParamsError, load
+from params.errors import ParamsError
+from params.reader import load
 from params.errors import dotted
 
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from params import Choice
+from params.plugin import Choice
 from params.schema import Lr, ParameterRule
 from trainer.optim import OPTIMIZERS, build_optimizer, set_learning_rate
 

@@ -25,7 +25,7 @@ import torch
 
 from data.archive import open_archive
 from evaluate import EVALUATORS
-from params import load
+from params.reader import load
 from trainer import build, ranks
 from trainer.build import tables
 from trainer.fit import take_step

@@ -8,7 +8,7 @@ import torch
 from data.archive import open_archive
 from data.samplers import SAMPLERS
 from evaluate import EVALUATORS
-from params import load
+from params.reader import load
 from trainer.build import tables
 from trainer.fit import take_step
 from trainer.losses import LOSSES

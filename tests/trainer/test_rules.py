@@ -3,7 +3,8 @@
 import pytest
 
 from evaluate import EVALUATORS
-from params import ParamsError, load
+from params.errors import ParamsError
+from params.reader import load
 from trainer.build import tables
 from trainer.rules import RULES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from params import ParamsError
+from params.errors import ParamsError
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
 ROOT = Path(__file__).parent.parent.parent
