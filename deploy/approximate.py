@@ -80,6 +80,8 @@ class ApproximateIndex:
         `probes` of the lists are looked into: more find more and take longer.
         """
         check_query(query, self.gallery, k)
+        if probes < 1:
+            raise SearchError(f"probes: at least 1 expected, got {probes}")
         faiss = _faiss()
         selector, count = None, len(self.gallery)
         if among is not None:
@@ -93,6 +95,8 @@ class ApproximateIndex:
 
     def recall(self, query: np.ndarray, k: int, *, probes: int = PROBES) -> float:
         """Share of the found rows, k for each query (Q, D), that are as similar as the k-th in truth: 0 to 1."""
+        if not len(query):
+            raise SearchError("query: at least 1 expected to measure recall, got none")
         truth = nearest(query, self.gallery, k).similarities[:, -1:]
         return float((self.nearest(query, k, probes=probes).similarities >= truth).mean())
 

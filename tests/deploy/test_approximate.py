@@ -108,6 +108,15 @@ def test_an_index_that_does_not_fit_or_is_damaged_is_refused_by_name(index, gall
         ApproximateIndex.load(path, gallery)
 
 
+def test_a_search_that_cannot_be_done_says_why(index, query):
+    with pytest.raises(SearchError, match="^probes: at least 1 expected, got 0$"):
+        index.nearest(query, 3, probes=0)
+    with pytest.raises(SearchError, match="^query: at least 1 expected to measure recall, got none$"):
+        index.recall(query[:0], 3)
+    with pytest.raises(SearchError, match="^query: the gallery's 32 dimensions expected, got 31;"):
+        index.nearest(query[:, 1:], 3)
+
+
 @needs_faiss
 def test_a_gallery_that_cannot_be_indexed_is_refused(gallery):
     with pytest.raises(SearchError, match="^gallery: at least 39 rows expected, got 38; search it exactly$"):
