@@ -11,7 +11,7 @@ import numpy as np
 
 JUNK = -1  # label of gallery rows that neither help nor harm
 BLOCK_BYTES = 64 * 2**20
-COUNTED = 64  # positives up to which counting the rows nearer to each is cheaper than a sort
+SORTED = 64  # contenders per positive up to which a sort of them costs less than a count for each positive
 
 
 class Similarity(Protocol):
@@ -77,20 +77,22 @@ def _ranks(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -
         return positives
     row = similarity.copy()
     row[ignored] = np.nan  # in every comparison false: neither nearer than a positive nor equal to one
-    return _counted(row, positives) if len(positives) <= COUNTED else _sorted(row, positives)
+    contends = row >= row[positives].min()  # nothing behind the last positive needs an order
+    if np.count_nonzero(contends) > SORTED * len(positives):
+        return _counted(row, positives)
+    contenders = np.flatnonzero(contends)
+    order = contenders[np.argsort(-row[contenders], kind="stable")]
+    return np.flatnonzero(np.isin(order, positives))
 
 
 def _counted(row: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """By counting the rows nearer than each positive, and those before it that are as near."""
-    return np.sort([np.count_nonzero(row[:positive] >= row[positive])
-                    + np.count_nonzero(row[positive + 1:] > row[positive]) for positive in positives])
-
-
-def _sorted(row: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """By a stable sort, whose cost hardly grows with the positives."""
-    contenders = np.flatnonzero(row >= row[positives].min())  # nothing behind the last positive needs an order
-    order = contenders[np.argsort(-row[contenders], kind="stable")]
-    return np.flatnonzero(np.isin(order, positives))
+    """Ranks of the positives by counting the rows before each: those nearer, and earlier ones as near."""
+    before, ranks = np.empty(len(row), bool), []
+    for positive, similarity in zip(positives.tolist(), row[positives].tolist(), strict=True):
+        np.greater_equal(row[:positive], similarity, out=before[:positive])
+        np.greater(row[positive:], similarity, out=before[positive:])
+        ranks.append(np.count_nonzero(before))
+    return np.sort(ranks)
 
 
 def nearest(similarity: np.ndarray, k: int, ignored: np.ndarray | None = None) -> np.ndarray:
