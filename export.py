@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +20,15 @@ from data.records import Predict, RunEval
 from deploy import FeatureExtractor, ModelError, Preprocessing, __version__
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS
-from evaluate.protocol import wants_logits
+from evaluate.pairs import LEVELS, pairs_of, thresholds
+from evaluate.protocol import search_of, wants_logits
 from params.describe import mistakes_of
 from params.errors import Mistake, ParamsError
 from params.schema import Params
 from trainer import build
 from trainer.evaluation import restored_network, snapshot_of
 from trainer.model import Embedder
-from trainer.onnx_writer import InputFormat, write_onnx
+from trainer.onnx_writer import InputFormat, describe, write_onnx
 from trainer.predict import Run, Said, run_network
 from trainer.proof import LEAST_COSINE, Agreement, ProofError, prove
 from trainer.run import RunDirectory
@@ -59,6 +61,14 @@ class Trained:
         """The evaluator's metrics; without an evaluator, none."""
         return finite_metrics(self.run_eval(self.state["params"], predict)) if self.run_eval else {}
 
+    def thresholds(self, predict: Predict) -> dict[str, Any] | None:
+        """Cosines from which on two images are taken for one identity; None where the evaluator searches nothing."""
+        search = search_of(self.run_eval) if self.run_eval else None
+        if search is None:
+            return None
+        found = search(self.state["params"], predict)
+        return thresholds(found, pairs_of(found))
+
 
 class Seen(NamedTuple):
     """An image, and what the network sees of it."""
@@ -69,12 +79,13 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Proof:
-    """What snapshot and file were found to have in common."""
+    """What snapshot and file were found to have in common, and what was measured on the file alone."""
 
     agreements: Sequence[Agreement]
     metric: str | None  # that chose the best snapshot; None without an evaluator
     of_snapshot: Mapping[str, float]
     of_file: Mapping[str, float]
+    thresholds: Mapping[str, Any] | None
 
 
 def trained(run: RunDirectory, which: str) -> Trained:
@@ -109,14 +120,14 @@ def metrics_of(model: Trained, which: str) -> dict[str, float]:
 
 
 def export(model: Trained, metrics: Mapping[str, float], output: Path, input_format: InputFormat) -> Proof:
-    """Write the file, prove it, and only then put it in its place; ProofError leaves nothing of it."""
+    """Write the file, prove it, describe it, and only then put it in its place; an error leaves nothing of it."""
     images = real_images(model)
     by_network = run_network(model.network, logits=model.logits)
     beside = output.with_name(f".{output.name}.{os.getpid()}.unproven")
     try:
-        write_onnx(model.network, beside, model.preprocessing, input_format=input_format, logits=model.logits,
-                   metadata=metadata(model, metrics, images, by_network))
+        write_onnx(model.network, beside, model.preprocessing, input_format=input_format, logits=model.logits)
         proof = proven(model, metrics, by_network, run_file(beside), images)
+        describe(beside, metadata(model, proof, images, by_network))
         os.replace(beside, output)
     finally:
         beside.unlink(missing_ok=True)
@@ -127,13 +138,14 @@ def proven(model: Trained, metrics: Mapping[str, float], by_network: Run, by_fil
            images: Sequence[Seen]) -> Proof:
     """Embeddings, logits and margins of images, then the evaluator's metric, compared; ProofError."""
     agreements = prove(by_network, by_file, np.stack([image.pixels for image in images]))
-    found = model.evaluate(predict_splits(model.splits, model.params, by_file))
+    predict = cache(predict_splits(model.splits, model.params, by_file))  # metric and thresholds are of the same
+    found = model.evaluate(predict)
     section = model.params.evaluation_params
     metric = (section.monitor or next(iter(found))) if section else None
     if metric and not abs(metrics[metric] - found[metric]) <= MOST_APART:  # also where it is NaN
         raise ProofError(f"{metric}: {found[metric]:.4f} of the file, {metrics[metric]:.4f} of the snapshot, "
                          f"at most {MOST_APART} apart expected; has the data changed since training?")
-    return Proof(agreements, metric, metrics, found)
+    return Proof(agreements, metric, metrics, found, model.thresholds(predict))
 
 
 def real_images(model: Trained) -> list[Seen]:
@@ -158,8 +170,7 @@ def run_file(path: Path) -> Run:
     return run
 
 
-def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[Seen],
-             by_network: Run) -> dict[str, Any]:
+def metadata(model: Trained, proof: Proof, images: Sequence[Seen], by_network: Run) -> dict[str, Any]:
     """What the file says of itself, besides what its writer knows."""
     golden = sorted(images, key=lambda image: len(image.encoded))[:GOLDEN]  # the smallest, since they travel
     embeddings = by_network(np.stack([image.pixels for image in golden]))["embeddings"]
@@ -168,11 +179,13 @@ def metadata(model: Trained, metrics: Mapping[str, float], images: Sequence[Seen
         "kiln_version": __version__,
         "epoch": model.state["epoch"],
         "step": model.state["step"],
-        "metrics": dict(metrics),
+        "metrics": dict(proof.of_snapshot),
+        "precision": "fp32",
         "params_digest": hashlib.sha256(resolved.encode()).hexdigest(),
         "fingerprint": fingerprint(model.network),
         "golden": golden_vectors([image.encoded for image in golden], embeddings, model.preprocessing, LEAST_COSINE),
         **({"class_names": model.state["class_names"]} if model.logits else {}),
+        **({"thresholds": proof.thresholds} if proof.thresholds else {}),
     }
 
 
@@ -194,6 +207,22 @@ def table(proof: Proof) -> Iterator[str]:
         return
     yield f"{'metric':<12}{'snapshot':>12}{'file':>22}"
     yield f"{proof.metric:<12}{proof.of_snapshot[proof.metric]:>12.6f}{proof.of_file[proof.metric]:>22.6f}"
+    if proof.thresholds:
+        yield from threshold_table(proof.thresholds)
+
+
+def threshold_table(said: Mapping[str, Any]) -> Iterator[str]:
+    """Thresholds, what they accept, and on how many pairs that rests, for people."""
+    yield f"{'level':<12}{'threshold':>12}{'FAR (95 % interval)':>32}{'TAR (95 % interval)':>32}"
+    for name in LEVELS:
+        level = said[name]
+        if "threshold" not in level:
+            yield f"{name:<12}needs {level['needs']} impostors, has {level['has']}"
+            continue
+        far, tar = (f"{level[rate]:.4g} ({', '.join(f'{end:.4g}' for end in level[f'{rate}_interval'])})"
+                    for rate in ("far", "tar"))
+        yield f"{name:<12}{level['threshold']:>12.6f}{far:>32}{tar:>32}"
+    yield f"pairs: {said['genuine']} genuine, {said['impostors']} impostors, {said['split']}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

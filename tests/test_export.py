@@ -102,6 +102,7 @@ def test_the_file_says_where_it_comes_from(exported):
     assert said["kiln_version"] == __version__
     assert (said["epoch"], said["step"], said["metrics"]) == (1, state["step"], state["metrics"])
     assert len(said["params_digest"]) == len(said["fingerprint"]) == 64
+    assert said["precision"] == "fp32"
     assert "class_names" not in said
 
 
@@ -110,7 +111,8 @@ def test_the_proof_is_printed(exported):
     lines = printed.splitlines()
     assert lines[0] == f"{path}: best snapshot of epoch 1"
     assert lines[1] == "outputs: embeddings 16"
-    assert [line.split()[0] for line in lines[2:]] == ["batch", "1", "2", "3", "7", "16", "metric", "mAP"]
+    assert [line.split()[0] for line in lines[2:]] == [
+        "batch", "1", "2", "3", "7", "16", "metric", "mAP", "level", "far=1e-2", "far=1e-3", "far=1e-4", "pairs:"]
     assert all(float(line.split()[1]) >= 0.9999 for line in lines[3:8])
     _, snapshot, file = lines[9].split()
     assert abs(float(snapshot) - float(file)) <= 1e-3
@@ -134,6 +136,39 @@ def test_a_classifier_ships_logits_and_the_names_of_its_classes(make_run, archiv
     top1 = float(np.mean(logits.argmax(axis=1) == val.labels))
     assert top1 == pytest.approx(load_snapshot(run / "snapshots" / "last.pth")["metrics"]["top1"])
     assert replay(extractor).passed
+    assert "thresholds" not in extractor.metadata
+
+
+def test_thresholds_say_what_they_need_where_the_pairs_are_too_few(exported):
+    path, printed = exported
+    assert FeatureExtractor(path, providers=CPU).metadata["thresholds"] == {
+        "far=1e-2": {"needs": 3000, "has": 60}, "far=1e-3": {"needs": 30000, "has": 60},
+        "far=1e-4": {"needs": 300000, "has": 60},
+        "genuine": 6, "impostors": 60, "split": "query against gallery"}
+    assert "far=1e-3    needs 30000 impostors, has 60" in printed
+
+
+def test_thresholds_hold_for_what_the_file_says_of_the_images(run, edit, tmp_path, capsys):
+    views = {"query": range(5), "gallery": range(5, 26)}
+    for split, seen in views.items():
+        records = [Record(drawn(identity, view), identity, -1, -1, f"{identity}/{view}.jpg")
+                   for identity in range(6) for view in seen]
+        write_archive(tmp_path / f"{split}.lmdb", records, Meta("folder", split, ["one"] * 6))
+    edit("last", batches_dir=str(tmp_path))
+    assert export.main(["--run_dir", str(run), "--snapshot", "last"]) == 0
+    extractor = FeatureExtractor(run / "model.onnx", providers=CPU)
+    query, gallery = (extractor.extract(drawn(identity, view) for identity in range(6) for view in seen)
+                      for seen in views.values())
+    said = extractor.metadata["thresholds"]
+    assert (said["genuine"], said["impostors"]) == (6 * 5 * 21, 30 * 5 * 21)
+    assert said["far=1e-3"] == {"needs": 30000, "has": 3150}
+    level = said["far=1e-2"]
+    same = np.arange(30)[:, None] // 5 == np.arange(126) // 21
+    accepted = query @ gallery.T >= level["threshold"]
+    assert level["far"] == pytest.approx(accepted[~same].mean(), abs=2 / 3150)  # cosines are float32 here
+    assert level["tar"] == pytest.approx(accepted[same].mean(), abs=2 / 630)
+    assert 0 < level["far"] <= 0.01 < level["tar"]
+    assert f"far=1e-2    {level['threshold']:>12.6f}" in capsys.readouterr().out
 
 
 def test_a_metric_that_the_file_does_not_reach_leaves_no_file(run, capsys):

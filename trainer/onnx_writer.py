@@ -48,23 +48,32 @@ class Deployed(nn.Module):
 
 
 def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessing, *,
-               input_format: InputFormat, logits: bool, metadata: Mapping[str, Any]) -> None:
+               input_format: InputFormat, logits: bool) -> None:
     """Write a network of uint8 images (B, 3, H, W) as one ONNX file with a free batch; whole or not at all.
 
-    The metadata are kept as JSON strings, beside `preprocessing`, `input_format` and `embedding_dim`. The
-    network is left as it is. Raises ExportError where the graph takes one batch size only, and DiskError.
+    It says of itself `preprocessing`, `input_format` and `embedding_dim`; `describe` adds to that. The network
+    is left as it is. Raises ExportError where the graph takes one batch size only, and DiskError.
     """
     images = _example(preprocessing, input_format)
     graph = Deployed(copy.deepcopy(network).cpu(), input_format, logits=logits).eval().requires_grad_(False)
     shipped = graph(images)
-    facts = {"preprocessing": preprocessing.to_dict(), "input_format": input_format,
-             "embedding_dim": shipped["embeddings"].shape[1]}
-    properties = {key: json.dumps(value, allow_nan=False) for key, value in {**metadata, **facts}.items()}
     model = _stripped(_exported(graph, images, list(shipped)))
-    onnx.helper.set_model_props(model, dict(sorted(properties.items())))
     model.ir_version = IR_VERSION  # the newer ones are for the notes that were stripped
     onnx.checker.check_model(model, full_check=True)
-    write_whole(Path(path), lambda file: file.write(model.SerializeToString()))
+    _write(model, Path(path), {"preprocessing": preprocessing.to_dict(), "input_format": input_format,
+                               "embedding_dim": shipped["embeddings"].shape[1]})
+
+
+def describe(path: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Add what a written file says of itself, as JSON strings; whole or not at all, and the graph as it was."""
+    _write(onnx.load(path), Path(path), metadata)
+
+
+def _write(model: onnx.ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties |= {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
+    onnx.helper.set_model_props(model, dict(sorted(properties.items())))
+    write_whole(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _example(preprocessing: Preprocessing, input_format: InputFormat) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from deploy.preprocess import Preprocessing
 from deploy.selftest import golden_vectors
-from trainer.onnx_writer import deployed, write_onnx
+from trainer.onnx_writer import deployed, describe, write_onnx
 from trainer.output import Output
 
 PREPROCESSING = Preprocessing(24, 16)
@@ -77,8 +77,8 @@ def models(tmp_path_factory, encoded, expected):
     golden = golden_vectors(encoded[:4], expected["embeddings"][:4], PREPROCESSING, 0.9999)
     paths = {name: folder / f"{name}.onnx" for name in ("uint8_nhwc", "float_nchw")}
     for input_format, path in paths.items():
-        write_onnx(Small(), path, PREPROCESSING, input_format=input_format, logits=True,
-                   metadata={"golden": golden, "epoch": 3})
+        write_onnx(Small(), path, PREPROCESSING, input_format=input_format, logits=True)
+        describe(path, {"golden": golden, "epoch": 3})
     return paths
 
 

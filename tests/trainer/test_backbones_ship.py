@@ -25,8 +25,7 @@ def test_a_backbone_comes_back_from_a_snapshot_and_ships(backbone, make_embedder
     save_snapshot(tmp_path / "last.pth", {"network": network.state_dict()})
     restored = make_embedder(backbone, seed=1)
     restored.load_state_dict(load_snapshot(tmp_path / "last.pth")["network"])
-    write_onnx(restored, tmp_path / "model.onnx", Preprocessing(64, 32), input_format="uint8_nhwc", logits=False,
-               metadata={})
+    write_onnx(restored, tmp_path / "model.onnx", Preprocessing(64, 32), input_format="uint8_nhwc", logits=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     prove(run_network(network, logits=False), lambda pixels: {"embeddings": session.run(None, {"images": pixels})[0]},
           images.permute(0, 2, 3, 1).numpy())

@@ -96,7 +96,7 @@ def test_an_exported_network_gives_margins_and_norms(make_pixels, name, tmp_path
     network(pixels.permute(0, 3, 1, 2))
     network.eval()
     preprocessing = Preprocessing(8, 4)
-    write_onnx(network, tmp_path / "model.onnx", preprocessing, input_format="uint8_nhwc", logits=False, metadata={})
+    write_onnx(network, tmp_path / "model.onnx", preprocessing, input_format="uint8_nhwc", logits=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     margins, norms = session.run(["margins", "norms"], {"images": pixels.numpy()})
     output = network(pixels.permute(0, 3, 1, 2))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deploy.preprocess import Preprocessing
-from trainer.onnx_writer import ExportError, write_onnx
+from trainer.onnx_writer import ExportError, describe, write_onnx
 from trainer.output import Output
 from trainer.vision import torchvision
 
@@ -103,7 +103,7 @@ def opened(path):
 
 
 def written(path, network, **options):
-    options = {"input_format": "uint8_nhwc", "logits": False, "metadata": {}} | options
+    options = {"input_format": "uint8_nhwc", "logits": False} | options
     write_onnx(network, path, SIZE, **options)
     return opened(path)
 
@@ -146,7 +146,7 @@ def test_float_nchw_differs_only_in_how_the_images_are_given(network, folder, tm
 def folder(tmp_path_factory):
     """A folder with model.onnx: two classifiers, logits not asked for."""
     folder = tmp_path_factory.mktemp("written")
-    written(folder / "model.onnx", made("stripes"), metadata={"epoch": 3, "class_names": ["a", "ü"]})
+    written(folder / "model.onnx", made("stripes"))
     return folder
 
 
@@ -157,7 +157,17 @@ def test_logits_are_in_the_graph_only_when_asked_for(folder):
 def test_the_metadata_are_json_and_say_what_a_reader_must_know(folder):
     properties = opened(folder / "model.onnx").get_modelmeta().custom_metadata_map
     assert {key: json.loads(value) for key, value in properties.items()} == {
-        "preprocessing": SIZE.to_dict(), "input_format": "uint8_nhwc", "embedding_dim": 8,
+        "preprocessing": SIZE.to_dict(), "input_format": "uint8_nhwc", "embedding_dim": 8}
+
+
+def test_what_is_added_to_the_metadata_changes_nothing_else(folder, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes((folder / "model.onnx").read_bytes())
+    describe(path, {"epoch": 3, "class_names": ["a", "ü"]})
+    before, after = onnx.load(folder / "model.onnx"), onnx.load(path)
+    assert after.graph == before.graph
+    said = {entry.key: json.loads(entry.value) for entry in after.metadata_props}
+    assert said == {entry.key: json.loads(entry.value) for entry in before.metadata_props} | {
         "epoch": 3, "class_names": ["a", "ü"]}
 
 
@@ -174,7 +184,7 @@ def test_the_file_needs_no_newer_reader_than_onnx_1_13(folder):
 
 
 def test_the_same_network_gives_the_same_file(folder, network, tmp_path):
-    written(tmp_path / "again.onnx", network, metadata={"class_names": ["a", "ü"], "epoch": 3})
+    written(tmp_path / "again.onnx", network)
     assert (tmp_path / "again.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
 
 
@@ -210,12 +220,22 @@ def test_a_network_of_one_batch_size_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_that_fails_leaves_the_old_file(network, tmp_path):
+def test_an_export_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        written(path, network, metadata={"metrics": {"mAP": float("nan")}})
+    with pytest.raises(ExportError):
+        written(path, Counting())
     assert path.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_metadata_that_are_no_json_leave_the_file_as_it_was(network, tmp_path):
+    path = tmp_path / "model.onnx"
+    written(path, network)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        describe(path, {"metrics": {"mAP": float("nan")}})
+    assert path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
