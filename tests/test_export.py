@@ -169,6 +169,10 @@ def test_thresholds_hold_for_what_the_file_says_of_the_images(run, edit, tmp_pat
     assert level["tar"] == pytest.approx(accepted[same].mean(), abs=2 / 630)
     assert 0 < level["far"] <= 0.01 < level["tar"]
     assert f"far=1e-2    {level['threshold']:>12.6f}" in capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    example = page.partition("## Operating threshold\n")[2].partition("```python\n")[2].partition("```")[0]
+    exec(example, seen := {"extractor": extractor, "embeddings": query})
+    assert seen["same"].shape == (30, 30) and seen["same"].diagonal().all()
 
 
 def test_a_metric_that_the_file_does_not_reach_leaves_no_file(run, capsys):
