@@ -20,7 +20,7 @@ def search(
     gallery: Annotated[str, "name of the gallery split"] = "gallery",
     cross_camera: Annotated[bool, "a match must be of another camera than its query"] = True,
     multi_query: Annotated[bool, "a query is the mean of its images of one camera in split multi_query"] = False,
-    rerank: Annotated[bool | Rerank, "k-reciprocal re-ranking: true, or {k1, k2, lambda_value}"] = False,
+    rerank: Annotated[bool | Rerank, "k-reciprocal re-ranking: true, or {k1, k2, lambda_value, budget_mib}"] = False,
     spectral: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
                         "temperature of the spectral transformation of each query's first 50; null = off"] = None,
     margin_weight: Annotated[float, Field(allow_inf_nan=False),

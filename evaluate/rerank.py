@@ -1,117 +1,125 @@
 """k-reciprocal re-ranking: images are near whose neighbours are the same, not only whose embeddings are."""
 
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from evaluate.distances import unit
-from evaluate.neighbours import Neighbours, distance, neighbours
+from data.records import DataError
+from evaluate.distances import Cosine, unit
+from evaluate.encodings import Sparse, averaged, encoded, most_entries
+from evaluate.neighbours import TILE_BYTES, WORKERS, bytes_per_image, distance, least_tile_bytes, neighbours
 
-_PAIRS = 4096  # pairs of embeddings multiplied at a time
-
-
-class Sparse(NamedTuple):
-    """A matrix by rows: row i holds values[starts[i]:starts[i + 1]] at the ascending columns[the same]."""
-
-    starts: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-
-    def entries(self, rows: np.ndarray) -> np.ndarray:
-        """Where the entries of several rows stand, row after row."""
-        counts = self.starts[rows + 1] - self.starts[rows]
-        before = np.cumsum(counts) - counts
-        positions: np.ndarray = np.arange(counts.sum()) + np.repeat(self.starts[rows] - before, counts)
-        return positions
+_LEAST_BLOCK = 32 * 2**20
+_ROWS = 128  # of a block: enough for BLAS to be at its best
+_CELL_BYTES = 48  # for each cell of a block of encodings or of distances
+_PAIR_BYTES = 40  # for each pair of weights of which the smaller is taken
 
 
-def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6,
-           lambda_value: float = 0.3) -> np.ndarray:
+def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
+           budget_mib: int | None = None) -> np.ndarray:
     """Distances in which shared neighbours count, smaller is nearer: (Q, D), (G, D) -> (Q, G) float32, 0..1.
+
+    The whole matrix of `Reranked`, whose options these are.
+    """
+    cosine = Cosine(unit(query, "query"), unit(gallery, "gallery"))
+    return Reranked(cosine, k1=k1, k2=k2, lambda_value=lambda_value, budget_mib=budget_mib).distances(slice(None))
+
+
+class Reranked:
+    """Minus the k-reciprocal distances (Q, G) float32 of unit embeddings, computed by the rows asked for.
 
     `k1` neighbours encode an image, `k2` encodings are averaged (1 = none), `lambda_value` is the weight of
     the original distance, 2 - 2 cosine over each image's largest. Equal similarities rank by row, queries
     before gallery; an image is its own first neighbour, whoever equals it.
+    `budget_mib` bounds the memory beside the embeddings and the rows asked for; distances are the same under
+    any. DataError where it is below `least_mib`. The search for neighbours multiplies every pair of images.
     Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, 2017.
     """
-    embeddings = np.concatenate([unit(query, "query"), unit(gallery, "gallery")])
-    near = neighbours(embeddings, len(query), max(k1 + 1, k2))
-    encodings = _averaged(_encodings(embeddings, near, k1), near.rows[:, :k2])
-    shared = _Shared(encodings, len(query))
-    for row, original in enumerate(near.distances):  # overwritten: at Market's size it is the largest array here
-        original[:] = (1 - lambda_value) * shared.jaccard(row) + lambda_value / near.farthest[row] * original
-    return near.distances
 
+    def __init__(self, cosine: Cosine, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
+                 budget_mib: int | None = None) -> None:
+        self.shape, self._cosine, self._lambda = cosine.shape, cosine, lambda_value
+        self._block_bytes = _block_bytes(cosine, k1, k2, budget_mib)
+        self._encodings, self._farthest = _encodings(cosine, k1, k2, self._block_bytes)
+        self._naming = self._encodings.below(len(cosine.query)).turned(sum(self.shape))
 
-def _encodings(embeddings: np.ndarray, near: Neighbours, k1: int) -> Sparse:
-    """Each image by the weights exp(-distance) of its expanded k-reciprocal neighbours, their sum 1: (N, N)."""
-    count = len(embeddings)
-    rows, columns = np.divmod(_expanded(near.rows, k1), count)
-    cosines = np.concatenate([np.vecdot(embeddings[rows[i:i + _PAIRS]], embeddings[columns[i:i + _PAIRS]])
-                              for i in range(0, len(rows), _PAIRS)])
-    weights = np.exp(-distance(cosines) / near.farthest[rows])
-    return Sparse(_starts(rows, count), columns, weights / np.bincount(rows, weights)[rows])
-
-
-def _expanded(near: np.ndarray, k1: int) -> np.ndarray:
-    """The sets R*(p, k1) of the paper's equation 3 as ascending keys p * N + member."""
-    count = len(near)
-    mutual, half = _mutual(near, k1), _mutual(near, round(k1 / 2))
-    own, place = np.nonzero(mutual)
-    keys = own * count + near[own, place]
-    candidates = near[own, place]
-    theirs = half[candidates]  # (pairs, k1 / 2 + 1)
-    members = own[:, None] * count + near[candidates, :theirs.shape[1]]
-    known = np.isin(members, keys) & theirs
-    joins = 3 * np.count_nonzero(known, axis=1) > 2 * np.count_nonzero(theirs, axis=1)
-    expanded: np.ndarray = np.unique(np.concatenate([keys, members[joins][theirs[joins]]]))
-    return expanded
-
-
-def _mutual(near: np.ndarray, k: int) -> np.ndarray:
-    """Which of an image's k nearest, itself first, have it among theirs: (N, K) -> (N, k + 1) bool."""
-    own = np.arange(len(near))[:, None]
-    nearest = near[:, :k + 1]
-    return np.column_stack([(nearest[column] == own).any(axis=1) for column in nearest.T])
-
-
-def _averaged(encodings: Sparse, near: np.ndarray) -> Sparse:
-    """Each encoding replaced by the mean of those of its nearest images, itself among them: near (N, k2)."""
-    count, k2 = near.shape
-    positions = encodings.entries(near.ravel())
-    lengths = np.diff(encodings.starts)[near].sum(axis=1)
-    keys = np.repeat(np.arange(count) * count, lengths) + encodings.columns[positions]
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
-    rows, columns = np.divmod(keys[firsts], count)
-    return Sparse(_starts(rows, count), columns, np.add.reduceat(encodings.values[positions[order]], firsts) / k2)
-
-
-class _Shared:
-    """What queries' and gallery images' encodings have in common, found through the images they name."""
-
-    def __init__(self, encodings: Sparse, queries: int) -> None:
-        first = encodings.starts[queries]
-        columns, count = encodings.columns[first:], len(encodings.starts) - 1
-        order = np.argsort(columns, kind="stable")
-        rows = np.repeat(np.arange(count - queries), np.diff(encodings.starts[queries:]))
-        self._encodings, self._gallery = encodings, count - queries
-        self._naming = Sparse(_starts(columns[order], count), rows[order], encodings.values[first:][order])
-
-    def jaccard(self, query: int) -> np.ndarray:
-        """Jaccard distances of one query to the gallery, equation 10: (G,), 0..1."""
-        starts, columns, values = self._encodings
-        own = slice(starts[query], starts[query + 1])
-        positions = self._naming.entries(columns[own])
-        lengths = np.diff(self._naming.starts)[columns[own]]
-        least = np.minimum(np.repeat(values[own], lengths), self._naming.values[positions])
-        common = np.bincount(self._naming.columns[positions], least, minlength=self._gallery)
-        distances: np.ndarray = 1 - common / (2 - common)  # encodings sum to 1, so the union is 2 - common
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        distances = self.distances(rows)
+        np.negative(distances, out=distances)
         return distances
 
+    def distances(self, rows: slice) -> np.ndarray:
+        """The distances of these queries to the gallery, 0..1: (b, G) float32."""
+        queries = np.arange(self.shape[0])[rows]
+        distances = np.empty((len(queries), self.shape[1]), np.float32)
+        step = _rows(self._block_bytes, _CELL_BYTES * self.shape[1])
 
-def _starts(rows: np.ndarray, count: int) -> np.ndarray:
-    """Where each of `count` rows begins among ascending row numbers, and the end."""
-    starts: np.ndarray = np.searchsorted(rows, np.arange(count + 1))
-    return starts
+        def fill(first: int) -> None:
+            self._fill(distances[first:first + step], queries[first:first + step])
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(fill, range(0, len(queries), step)))
+        return distances
+
+    def _fill(self, distances: np.ndarray, queries: np.ndarray) -> None:
+        original = distance(self._cosine.query[queries] @ self._cosine.gallery.T)
+        weight = self._lambda / self._farthest[queries, None]
+        np.multiply(original, weight, out=distances, casting="same_kind")
+        jaccard = self._shared(queries)
+        jaccard /= 2 - jaccard  # encodings sum to 1, so the union is 2 - what they share
+        np.subtract(1, jaccard, out=jaccard)
+        jaccard *= 1 - self._lambda
+        distances += jaccard
+
+    def _shared(self, queries: np.ndarray) -> np.ndarray:
+        """Sums of the smaller weight of query and gallery image, by whom both name; the minimum of equation 10."""
+        shared = np.zeros((len(queries), self.shape[1]), np.float32)
+        places, counts = self._encodings.places(queries)
+        rows = np.repeat(np.arange(len(queries)) * self.shape[1], counts)
+        names, weights = self._encodings.columns[places], self._encodings.values[places]
+        piece = np.cumsum(np.diff(self._naming.starts)[names]) // (self._block_bytes // (4 * WORKERS * _PAIR_BYTES))
+        for own in np.split(np.arange(len(names)), np.flatnonzero(np.diff(piece)) + 1):
+            others, counts = self._naming.places(names[own])
+            cells = np.repeat(rows[own], counts) + self._naming.columns[others]
+            np.add.at(shared.ravel(), cells, np.minimum(np.repeat(weights[own], counts), self._naming.values[others]))
+        return shared
+
+
+def least_mib(images: int, dimension: int, k1: int, k2: int) -> int:
+    """The smallest budget: what grows with the number of images, at worst, and the smallest blocks."""
+    k, entries = max(k1 + 1, k2), most_entries(k1)
+    search = bytes_per_image(dimension, k)
+    encode = 16 * k + (8 + 16 * k2) * entries
+    invert = 28 * k2 * entries - 8 * dimension
+    growing = images * (8 * dimension + max(search, encode, invert))
+    blocks = max(_LEAST_BLOCK, least_tile_bytes(k), WORKERS * _row_bytes(images, k1, k2))
+    return -(-(growing + blocks) // 2**20)
+
+
+def _block_bytes(cosine: Cosine, k1: int, k2: int, budget_mib: int | None) -> int:
+    """What is left of the budget for blocks."""
+    images, dimension = sum(cosine.shape), cosine.query.shape[1]
+    if budget_mib is None:
+        return TILE_BYTES
+    least = least_mib(images, dimension, k1, k2)
+    if budget_mib < least:
+        raise DataError(f"evaluation_params.rerank.budget_mib: {images} images of {dimension} numbers need {least} "
+                        f"with k1 {k1} and k2 {k2}, {budget_mib} are given; raise it, or leave it out")
+    return min(TILE_BYTES, (budget_mib - least) * 2**20 + _LEAST_BLOCK)
+
+
+def _row_bytes(images: int, k1: int, k2: int) -> int:
+    """For an image that is encoded."""
+    return _CELL_BYTES * images + 64 * (k2 + 1) * most_entries(k1)
+
+
+def _rows(block_bytes: int, row_bytes: int) -> int:
+    return min(_ROWS, max(1, block_bytes // (WORKERS * row_bytes)))
+
+
+def _encodings(cosine: Cosine, k1: int, k2: int, block_bytes: int) -> tuple[Sparse, np.ndarray]:
+    """The averaged encodings of all images, (N, N), and the distance of each one's farthest, (N,)."""
+    embeddings = np.concatenate([cosine.query, cosine.gallery])
+    near = neighbours(embeddings, max(k1 + 1, k2), tile_bytes=block_bytes)
+    step = _rows(block_bytes, _row_bytes(len(embeddings), k1, k2))
+    return averaged(encoded(embeddings, near, k1, step), near.rows[:, :k2], step), near.farthest

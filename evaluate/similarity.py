@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data.records import DataError
 from evaluate.distances import Cosine, ShiftedAngle
 from evaluate.ranking import Similarity
-from evaluate.rerank import rerank as reranked
+from evaluate.rerank import Reranked
 from evaluate.spectral import Spectral
 from params.errors import Mistake, ParamsError
 
@@ -20,6 +20,8 @@ class Rerank(BaseModel):
     k1: Annotated[int, Field(ge=1, description="neighbours that encode an image")] = 20
     k2: Annotated[int, Field(ge=1, description="encodings averaged; 1 = none")] = 6
     lambda_value: Annotated[float, Field(ge=0, le=1, description="weight of the original distance")] = 0.3
+    budget_mib: Annotated[int | None, Field(ge=1, description="MiB of memory beside the embeddings, which changes no "
+                                            "distance; too few are refused with the figure; null = no bound")] = None
 
 
 def at_most_one(**options: Any) -> None:
@@ -35,9 +37,7 @@ def similarity_of(cosine: Cosine, margins: np.ndarray | None, *, rerank: bool | 
     """The refined similarities (Q, G), or the cosines where no refinement is on; margins (G,) are the gallery's."""
     if rerank is not False:
         options = Rerank() if rerank is True else Rerank.model_validate(rerank)
-        distances = reranked(cosine.query, cosine.gallery, **options.model_dump())
-        np.negative(distances, out=distances)
-        return distances
+        return Reranked(cosine, **options.model_dump())
     if spectral is not None:
         return Spectral(cosine, spectral)
     if margin_weight:

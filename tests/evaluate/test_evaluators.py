@@ -103,7 +103,7 @@ def test_a_list_of_k_survives_the_way_through_json():
 
 def test_the_keys_of_re_ranking_survive_the_way_through_json(splits):
     options = EVALUATORS.options("market_evaluate").model_validate({"rerank": {"k1": 4}}).model_dump(mode="json")
-    assert options["rerank"] == {"k1": 4, "k2": 6, "lambda_value": 0.3}
+    assert options["rerank"] == {"k1": 4, "k2": 6, "lambda_value": 0.3, "budget_mib": None}
     run_eval = EVALUATORS.load("market_evaluate")
     given, resolved = ({"evaluation_params": {"rerank": value}} for value in ({"k1": 4}, options["rerank"]))
     assert run_eval(given, splits.__getitem__) == run_eval(resolved, splits.__getitem__)

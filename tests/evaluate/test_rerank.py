@@ -1,12 +1,13 @@
 """k-reciprocal re-ranking against the paper written densely, and the original code's numbers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from data.records import DataError
 from evaluate.distances import Cosine, unit
-from evaluate.neighbours import neighbours
-from evaluate.rerank import rerank
+from evaluate.rerank import Reranked, least_mib, rerank
 
 
 def nearest_by_loops(cosines, k):
@@ -122,15 +123,67 @@ def test_an_embedding_that_is_not_finite_is_named_by_side_and_row():
         rerank(np.ones((2, 2)), np.array([[1, 0], [np.nan, 0]]))
 
 
-@pytest.mark.parametrize("k", [2, 9, 41, 100, 300])
-@pytest.mark.parametrize("repeated", [False, True])
-def test_neighbours_equal_a_sorted_matrix_whatever_the_panels(k, repeated):
-    rng = np.random.default_rng(k)
-    rows = unit(rng.integers(-1, 2, (200, 3)) if repeated else rng.standard_normal((200, 5)))
-    cosines = Cosine(rows, rows)[0:200]
-    for panel_bytes in (1, 200 * 8 * 77, 2**20):
-        found = neighbours(rows, 30, k, panel_bytes=panel_bytes)
-        np.testing.assert_array_equal(found.rows, nearest_by_loops(cosines, k))
-        distances = np.maximum(2 - 2 * cosines, 0)
-        np.testing.assert_array_equal(found.farthest, distances.max(axis=1))
-        np.testing.assert_array_equal(found.distances, distances[:30, 30:].astype(np.float32))
+def test_one_query_and_one_image_are_each_others_neighbours():
+    query, gallery = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]])
+    # Both are encoded as exp(0) of themselves and exp(-1) of the other, then averaged: what they share is all.
+    np.testing.assert_allclose(rerank(query, gallery, lambda_value=0.3), [[0.3]], atol=1e-6)
+
+
+def test_rows_are_those_of_the_whole_matrix_however_they_are_asked_for():
+    query, gallery = clustered(1, 140, 90)
+    found = Reranked(Cosine(unit(query), unit(gallery)), k1=7, k2=3)
+    whole = rerank(query, gallery, k1=7, k2=3)
+    assert found.shape == whole.shape
+    for rows in (slice(None), slice(0, 1), slice(37, 41), slice(-3, None), slice(5, None, 30), slice(9, 9)):
+        np.testing.assert_array_equal(found[rows], -whole[rows])
+
+
+def sides_of_every_kind():
+    rng = np.random.default_rng(3)
+    return {"clustered": clustered(2, 60, 340),
+            "repeated": [rng.integers(-1, 2, (count, 4)) for count in (60, 340)],
+            "collapsed": [np.full((count, 4), 0.3) for count in (60, 340)]}
+
+
+@pytest.mark.parametrize("kind", ["clustered", "repeated", "collapsed"])
+@pytest.mark.parametrize("options", [{"k1": 20, "k2": 6}, {"k1": 100, "k2": 30}])
+def test_a_budget_is_kept_and_changes_no_distance(kind, options):
+    cosine = Cosine(*map(unit, sides_of_every_kind()[kind]))
+    least = least_mib(sum(cosine.shape), cosine.query.shape[1], **options)
+    ample = Reranked(cosine, **options)[:]
+    for budget in (least, least + 60):
+        tracemalloc.start()
+        found = Reranked(cosine, **options, budget_mib=budget)[:]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(found, ample)
+        assert peak - found.nbytes <= budget * 2**20
+
+
+def test_images_that_all_name_the_same_few_keep_the_budget():
+    cosine = Cosine(unit(np.full((60, 4), 0.3)), unit(np.full((2500, 4), 0.3)))
+    budget = least_mib(2560, 4, 20, 6)
+    tracemalloc.start()
+    Reranked(cosine, budget_mib=budget)[:]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= budget * 2**20
+
+
+def test_the_least_budget_loses_no_image_of_the_first_ten():
+    query, gallery = clustered(4, 20, 180)
+    options = {"k1": 20, "k2": 6, "lambda_value": 0.3}
+    expected = np.argsort(dense_of(query, gallery, **options), axis=1)[:, :10]
+    found = rerank(query, gallery, **options, budget_mib=least_mib(200, 8, 20, 6))
+    np.testing.assert_array_equal(np.argsort(found, axis=1)[:, :10], expected)
+
+
+def test_a_budget_too_small_is_refused_with_the_one_it_takes():
+    query, gallery = clustered(0, 5, 40)
+    least = least_mib(45, 8, 20, 6)
+    with pytest.raises(DataError, match=rf"budget_mib: 45 images of 8 numbers need {least} .*{least - 1} are given"):
+        rerank(query, gallery, budget_mib=least - 1)
+
+
+def test_the_least_budget_grows_with_the_images_and_not_with_their_square():
+    assert least_mib(800_000, 512, 20, 6) < 2.05 * least_mib(400_000, 512, 20, 6)
