@@ -23,6 +23,8 @@ def score(loss, cosine, own, margin):
     if isinstance(loss, Proj):
         return cosine - loss.margin if own else 1 - math.sqrt(1 - cosine ** 2)
     theta = math.acos(min(max(cosine, -0.99), 0.99))
+    if isinstance(loss, ArcFace):
+        return math.cos(theta + loss.margin) if own else cosine
     shift = (loss.margin + margin) if own else -margin
     return {"cos": cosine - shift, "angle": math.pi / 2 - theta - shift, "arc": math.cos(theta + shift)}[loss.form]
 

@@ -30,13 +30,13 @@ class CosineSoftmax(Loss):
 
     def forward(self, output: Output, batch: Batch) -> LossValue:
         cosines = branch_logits(output)
-        own = F.one_hot(batch.labels, cosines[0].shape[1])
+        own = batch.labels[:, None] == torch.arange(cosines[0].shape[1], device=batch.labels.device)
         terms = [F.cross_entropy(logits, batch.labels) for logits in self.logits(output, own)]
         return LossValue(torch.stack(terms).sum(), {"accuracy": accuracy(cosines, batch.labels)})
 
     @abstractmethod
     def logits(self, output: Output, own: Tensor) -> list[Tensor]:
-        """One (B, K) per branch; `own` is 1 for the class of the image, (B, K)."""
+        """One (B, K) per branch; `own` is true for the class of the image, (B, K)."""
 
 
 class MarginSoftmax(CosineSoftmax):
@@ -65,13 +65,15 @@ class CosFace(MarginSoftmax):
         return self.margin * own
 
 
-class ArcFace(CosFace):
+class ArcFace(MarginSoftmax):
     """Logits scale cos(angle + margin [own class]).
 
     Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, 2019.
     """
 
-    form: Form = "arc"
+    def logits(self, output: Output, own: Tensor) -> list[Tensor]:
+        return [self.scale * torch.where(own, (own_angles(cosines, own) + self.margin).cos(), cosines)
+                for cosines in branch_logits(output)]
 
 
 class NSoftmax(CosFace):
@@ -140,13 +142,18 @@ class Proj(MarginSoftmax):
         return LossValue(value + PULL * torch.stack(pulls).sum(), scalars | mean_lengths(output))
 
     def logits(self, output: Output, own: Tensor) -> list[Tensor]:
-        return [self.scale * torch.where(own == 1, cosines - self.margin, 1 - angles(cosines).sin())
+        return [self.scale * torch.where(own, cosines - self.margin, 1 - angles(cosines).sin())
                 for cosines in branch_logits(output)]
 
 
 def angles(cosines: Tensor) -> Tensor:
     """The angles with these cosines, of which those beyond 0.99 have no slope."""
     return cosines.clamp(-LARGEST_COSINE, LARGEST_COSINE).acos()
+
+
+def own_angles(cosines: Tensor, own: Tensor) -> Tensor:
+    """The angle with the own class, (B, K), (B, K) bool -> (B, 1): acos takes long, and of K angles one counts."""
+    return angles((cosines * own).sum(dim=1, keepdim=True))
 
 
 def less_margin(cosines: Tensor, margins: Tensor, form: Form) -> Tensor:
