@@ -1,14 +1,15 @@
 """Random variants of a training image, each drawn from the one generator that is given with it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageEnhance
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from deploy.preprocess import ImageSource, Preprocessing, opened
+from data.resize import Resize, resized
+from deploy.preprocess import ImageSource, Preprocessing, decoded
 
 TRIES = 10  # to draw a rectangle that fits; as many as torchvision
 
@@ -81,28 +82,22 @@ class RandomErasing(_Option):
     ratio: Ratios = (0.3, 3.33)  # height / width, log-uniform
     value: Literal["mean", "random"] = "mean"  # 0, or standard normal noise, once the network has normalised
 
-    def __call__(
-        self, pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator,
-    ) -> np.ndarray:
-        """(H, W, 3) uint8 -> the same, erased with probability p in a copy."""
+    def __call__(self, pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator) -> None:
+        """Erase, with probability p, a rectangle of these pixels themselves: (H, W, 3) uint8."""
         height, width, _ = pixels.shape
         if rng.random() >= self.p:
-            return pixels
+            return
         for _ in range(TRIES):
             down, across = _random_sides(height * width, self.area, self.ratio, rng)
             if 0 < down < height and 0 < across < width:
                 top, left = rng.integers(height - down + 1), rng.integers(width - across + 1)
-                erased = pixels.copy()
-                erased[top:top + down, left:left + across] = self._fill(down, across, preprocessing, rng)
-                return erased
-        return pixels
+                pixels[top:top + down, left:left + across] = self._fill(down, across, preprocessing, rng)
+                return
 
-    def _fill(
-        self, down: int, across: int, preprocessing: Preprocessing, rng: np.random.Generator,
-    ) -> np.ndarray:
-        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-        noise = rng.standard_normal((down, across, 3)) if self.value == "random" else 0.0
-        return _grey_levels(255 * (mean + std * noise))
+    def _fill(self, down: int, across: int, to: Preprocessing, rng: np.random.Generator) -> np.ndarray:
+        if self.value == "mean":
+            return _grey_levels(255 * np.array(to.mean))
+        return _grey_levels(255 * (np.array(to.mean) + to.std * rng.standard_normal((down, across, 3))))
 
 
 class Augment:
@@ -139,27 +134,53 @@ class Augment:
 
     def __call__(self, image: ImageSource, rng: np.random.Generator) -> np.ndarray:
         """One variant, a function of the image and the state of `rng` alone: (height, width, 3) uint8."""
-        variant = self._cut(opened(image), rng)
-        if self._mirror and rng.random() < 0.5:
-            variant = variant.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self._rotation:
-            variant = variant.rotate(rng.uniform(-self._rotation, self._rotation), Image.Resampling.BILINEAR)
-        if self._jitter:
-            variant = self._jitter(variant, rng)
-        pixels = np.array(variant)
-        if self._noise:
-            pixels = _grey_levels(pixels + self._noise * rng.standard_normal(pixels.shape, np.float32))
-        return self._erasing(pixels, self.preprocessing, rng) if self._erasing else pixels
+        variant = np.empty((1, self.preprocessing.height, self.preprocessing.width, 3), np.uint8)
+        self.draw([self.part(image, rng)], [rng], variant)
+        first: np.ndarray = variant[0]
+        return first
 
-    def _cut(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        to = self.preprocessing
+    def part(self, image: ImageSource, rng: np.random.Generator) -> Resize:
+        """The first step: what of an image a variant is made of, and the size that this is brought to."""
+        pixels = decoded(image)
+        height, width, _ = pixels.shape
         if self._part:
-            part = image.crop(self._part.box(image.width, image.height, rng))
-            return to.scaled(part, to.width, to.height)
-        resized = to.resized(image)
-        left = rng.integers(-self._padding, resized.width + self._padding - to.width, endpoint=True)
-        top = rng.integers(-self._padding, resized.height + self._padding - to.height, endpoint=True)
-        return to.crop(resized, int(left), int(top))
+            left, top, right, bottom = self._part.box(width, height, rng)
+            return Resize(pixels[top:bottom, left:right], self.preprocessing.height, self.preprocessing.width)
+        width, height = self.preprocessing.size_before_crop(width, height)
+        return Resize(pixels, height, width)
+
+    def draw(self, parts: Iterable[Resize], rngs: Iterable[np.random.Generator], variants: np.ndarray) -> None:
+        """The other steps, with the same generators: write a variant of each part into (B, height, width, 3) uint8."""
+        for pixels, rng, variant in zip(resized(parts, self.preprocessing), rngs, variants, strict=True):
+            self._cut(pixels, rng, variant)
+            if self._rotation or self._jitter:
+                variant[:] = self._turned_and_recoloured(Image.fromarray(variant), rng)
+            if self._noise:
+                variant[:] = _grey_levels(variant + self._noise * rng.standard_normal(variant.shape, np.float32))
+            if self._erasing:
+                self._erasing(variant, self.preprocessing, rng)
+
+    def _cut(self, pixels: np.ndarray, rng: np.random.Generator, variant: np.ndarray) -> None:
+        height, width, _ = variant.shape
+        left = int(rng.integers(-self._padding, pixels.shape[1] + self._padding - width + 1))
+        top = int(rng.integers(-self._padding, pixels.shape[0] + self._padding - height + 1))
+        mirrored = self._mirror and rng.random() < 0.5
+        _write_window(pixels, left, top, variant[:, ::-1] if mirrored else variant)
+
+    def _turned_and_recoloured(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if self._rotation:
+            image = image.rotate(rng.uniform(-self._rotation, self._rotation), Image.Resampling.BILINEAR)
+        return self._jitter(image, rng) if self._jitter else image
+
+
+def _write_window(pixels: np.ndarray, left: int, top: int, window: np.ndarray) -> None:
+    """Write what is seen of (H, W, 3) from (left, top) on, black beyond the image."""
+    height, width, _ = window.shape
+    inside = pixels[max(top, 0):top + height, max(left, 0):left + width]
+    if inside.shape != window.shape:
+        window[:] = 0
+    down, across = max(-top, 0), max(-left, 0)
+    window[down:down + inside.shape[0], across:across + inside.shape[1]] = inside
 
 
 def _chosen(option: type[Option], given: bool | Option) -> Option | None:

@@ -1,19 +1,20 @@
 """From keys to batches: in whichever process asks, images are read, decoded and made network-sized."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from data.archive import Images
 from data.augment import Augment
 from data.records import WHOLE, Batch, DataError, Share
 from deploy.preprocess import ImageError, Preprocessing
 
-Draw = Callable[[bytes], np.ndarray]  # an encoded image -> (H, W, 3) uint8
+T = TypeVar("T")
 
 
 class Key(NamedTuple):
@@ -36,8 +37,15 @@ class TrainImages(Dataset[Batch | DataError]):
         A DataError is handed over, not raised: torch would wrap it in a worker's traceback.
         """
         own = keys[self._share.of(len(keys))]
-        draws = [(key.image, partial(self._augment, rng=self._rng(key))) for key in own]
-        return _batch(self._archive, self._augment.preprocessing, draws, [key.image for key in keys])
+        rngs = [self._rng(key) for key in own]
+        parts = (drawn(self._archive, key.image, partial(self._augment.part, rng=rng))
+                 for key, rng in zip(own, rngs, strict=True))
+        images, pixels = _room(len(own), self._augment.preprocessing)
+        try:
+            self._augment.draw(parts, rngs, pixels)
+        except DataError as error:
+            return error
+        return _batch(self._archive, images, [key.image for key in keys])
 
     def _rng(self, key: Key) -> np.random.Generator:
         return np.random.default_rng([self._seed, key.epoch, key.position])
@@ -51,27 +59,36 @@ class EvaluationImages(Dataset[Batch | DataError]):
 
     def __getitems__(self, numbers: Iterable[int]) -> Batch | DataError:
         """One batch, or a DataError handed over as by TrainImages."""
-        draws = [(number, self._preprocessing) for number in numbers]
-        return _batch(self._archive, self._preprocessing, draws, [number for number, _ in draws])
+        numbers = list(numbers)
+        images, pixels = _room(len(numbers), self._preprocessing)
+        try:
+            for seen, number in zip(pixels, numbers, strict=True):
+                seen[:] = drawn(self._archive, number, self._preprocessing)
+        except DataError as error:
+            return error
+        return _batch(self._archive, images, numbers)
 
 
-def _batch(
-    archive: Images, size: Preprocessing, draws: Sequence[tuple[int, Draw]], numbers: Sequence[int],
-) -> Batch | DataError:
-    """The pictures that are drawn, and what is known of the images with these numbers."""
-    images = torch.empty((len(draws), 3, size.height, size.width), dtype=torch.uint8)
-    rows = images.numpy()
-    try:
-        for row, (number, draw) in zip(rows, draws, strict=True):
-            row[:] = drawn(archive, number, draw).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-    except DataError as error:
-        return error
+def _room(count: int, size: Preprocessing) -> tuple[torch.Tensor, np.ndarray]:
+    """Memory for images as (B, 3, H, W), and the same memory as (B, H, W, 3).
+
+    A worker's is shared with the main process: torch would otherwise copy the batch into such memory.
+    """
+    shape = count, 3, size.height, size.width
+    images = torch.empty(0, dtype=torch.uint8)
+    if get_worker_info():
+        images.set_(torch.UntypedStorage._new_shared(math.prod(shape)))  # type: ignore[no-untyped-call]
+    images.resize_(shape)
+    return images, images.permute(0, 2, 3, 1).numpy()
+
+
+def _batch(archive: Images, images: torch.Tensor, numbers: Sequence[int]) -> Batch:
     labels, cameras = archive.labels[numbers], archive.cameras[numbers]
     return Batch(images, torch.from_numpy(labels), torch.from_numpy(cameras))
 
 
-def drawn(archive: Images, number: int, draw: Draw) -> np.ndarray:
-    """What is drawn of a record, (H, W, 3) uint8; DataError names it where it is no image or damaged."""
+def drawn(archive: Images, number: int, draw: Callable[[bytes], T]) -> T:
+    """What is made of a record's encoded image; DataError names it where it is no image or damaged."""
     encoded = archive.read(number)
     try:
         return draw(encoded)

@@ -1,6 +1,7 @@
 """Which pixels the network sees: the one decoder and the one resize, in training and in deployment."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
@@ -31,12 +32,23 @@ def opened(image: ImageSource) -> Image.Image:
     high 8 are kept. An array is uint8, (H, W, 3) RGB or (H, W) grey. Raises ImageError for all else, and for
     more than PIXEL_LIMIT pixels before any of them is decoded.
     """
+    read = _read(image)
+    return Image.fromarray(read) if isinstance(read, np.ndarray) else read
+
+
+def decoded(image: ImageSource) -> np.ndarray:
+    """The pixels of `opened` as an array of its own: (H, W, 3) uint8 RGB."""
+    return np.require(_read(image), np.uint8, "W")
+
+
+def _read(image: ImageSource) -> np.ndarray | Image.Image:
     if isinstance(image, np.ndarray):
         return _of_array(image)
     name = "image bytes" if isinstance(image, bytes) else str(image)
     try:
         encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
-        return _of_bytes(encoded)
+        pixels = jpeg.decoded(encoded, PIXEL_LIMIT)
+        return _of_bytes(encoded) if pixels is None else pixels
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image that Pillow can read") from None
     # Pillow's readers let SyntaxError, struct.error, EOFError, KeyError... through on damaged files.
@@ -54,8 +66,6 @@ def _of_array(array: np.ndarray) -> Image.Image:
 
 
 def _of_bytes(encoded: bytes) -> Image.Image:
-    if (pixels := jpeg.decoded(encoded, PIXEL_LIMIT)) is not None:
-        return Image.fromarray(pixels)
     image: Image.Image = Image.open(io.BytesIO(encoded))
     if image.width * image.height > PIXEL_LIMIT:
         raise ImageError(f"{image.width} x {image.height} pixels; the limit is {PIXEL_LIMIT} pixels")
@@ -107,27 +117,24 @@ class Preprocessing:
 
     def __call__(self, image: ImageSource) -> np.ndarray:
         """The pixels that the network sees of an image: (height, width, 3) uint8 RGB."""
-        resized = self.resized(opened(image))
+        upright = opened(image)
+        resized = self.scaled(upright, *self.size_before_crop(upright.width, upright.height))
         # Half-way cases go to the even neighbour, as in torchvision's CenterCrop.
         left = round((resized.width - self.width) / 2)
         top = round((resized.height - self.height) / 2)
-        return np.array(self.crop(resized, left, top))
+        return np.array(resized.crop((left, top, left + self.width, top + self.height)))
 
-    def resized(self, image: Image.Image) -> Image.Image:
-        """The image at the size from which the network's is cut."""
-        width, height = self._size_before_crop(image.width, image.height)
-        if width * height > PIXEL_LIMIT:  # a thread-like image, scaled until its short side fits
-            raise ImageError(f"image of {image.width} x {image.height}: too thin for mode {self.mode}, "
-                             f"which needs it at {width} x {height}; the limit is {PIXEL_LIMIT} pixels")
-        return self.scaled(image, width, height)
+    def size_before_crop(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) to which an image of that size is brought before the network's is cut out."""
+        size = self._covering(width, height)
+        if math.prod(size) > PIXEL_LIMIT:  # a thread-like image, scaled until its short side fits
+            raise ImageError(f"image of {width} x {height}: too thin for mode {self.mode}, "
+                             f"which needs it at {size[0]} x {size[1]}; the limit is {PIXEL_LIMIT} pixels")
+        return size
 
     def scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
         """The image at another size: Pillow's resize, antialiased except for "nearest"."""
         return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
-
-    def crop(self, image: Image.Image, left: int, top: int) -> Image.Image:
-        """The network's size cut out at (left, top); black where the cut reaches beyond the image."""
-        return image.crop((left, top, left + self.width, top + self.height))
 
     def to_dict(self) -> dict[str, Any]:
         """All that is needed to see the same pixels elsewhere, as plain JSON types."""
@@ -160,7 +167,7 @@ class Preprocessing:
             return self.height, self.width
         return (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
 
-    def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
+    def _covering(self, width: int, height: int) -> tuple[int, int]:
         least_height, least_width = self._sides()
         if self.mode == "stretch":
             return least_width, least_height

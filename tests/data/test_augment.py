@@ -1,4 +1,4 @@
-"""data.augment: each step against what it promises, crops and erasing against torchvision's distribution."""
+"""data.augment: each step against what it promises; what it draws, against torchvision, is in another file."""
 
 import io
 
@@ -39,13 +39,6 @@ def rng(*seed):
 
 def variants(augment, image, count):
     return np.stack([augment(image, rng(number)) for number in range(count)])
-
-
-def largest_gap(ours, theirs):
-    """Kolmogorov-Smirnov: the largest distance between two empirical distribution functions."""
-    levels = np.concatenate([ours, theirs])
-    mine, peers = (np.searchsorted(np.sort(sample), levels, side="right") for sample in (ours, theirs))
-    return abs(mine / len(ours) - peers / len(theirs)).max()
 
 
 def test_with_everything_off_the_preprocessing_remains(encoded):
@@ -115,20 +108,6 @@ def test_rotation_stays_within_its_degrees_and_turns_both_ways():
     assert -20.5 < angles.min() < -15 and 15 < angles.max() < 20.5
 
 
-@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (2.5, 3.0)])
-def test_resized_crops_are_distributed_as_torchvisions(transforms, ratio):
-    ours = RandomResizedCrop(ratio=ratio)
-    image = Image.new("RGB", (60, 120))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        theirs = np.array([
-            transforms.RandomResizedCrop.get_params(image, ours.scale, ratio) for _ in range(1_500)])
-    boxes = np.array([ours.box(60, 120, rng(number)) for number in range(1_500)])
-    left, top, right, bottom = boxes.T
-    for mine, peer in zip((top, left, bottom - top, right - left), theirs.T, strict=True):
-        assert largest_gap(mine, peer) < 1.95 * (2 / 1_500) ** 0.5  # passes 999 times in 1,000 if equal
-
-
 def test_a_crop_that_never_fits_is_torchvisions_centre(transforms):
     image = Image.new("RGB", (200, 10))
     options = RandomResizedCrop(scale=(1.0, 1.0))
@@ -142,23 +121,6 @@ def test_a_resized_crop_is_the_part_at_the_networks_size(encoded, transforms):
     expected = image.crop(box).resize((16, 32), Image.Resampling.BILINEAR)
     variant = Augment(STRETCH, random_resized_crop=True)(encoded, rng(6))
     np.testing.assert_array_equal(variant, np.array(expected))
-
-
-@pytest.mark.parametrize("area, ratio", [((0.02, 0.4), (0.3, 3.33)), ((0.1, 0.2), (1.0, 2.0))])
-def test_erased_rectangles_are_distributed_as_torchvisions(transforms, area, ratio):
-    erase = RandomErasing(p=1.0, area=area, ratio=ratio)
-    black = np.zeros((64, 32, 3), np.uint8)
-    tensor = torch.zeros(3, 64, 32)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        theirs = np.array([
-            transforms.RandomErasing.get_params(tensor, area, ratio, [0.0])[:4] for _ in range(1_500)])
-    ours = []
-    for number in range(1_500):
-        rows, columns = erase(black, STRETCH, rng(number))[..., 0].nonzero()
-        ours.append((rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1))
-    for mine, peer in zip(np.array(ours).T, theirs.T, strict=True):
-        assert largest_gap(mine, peer) < 1.95 * (2 / 1_500) ** 0.5
 
 
 def test_erasing_fills_one_rectangle_with_the_mean_colour_and_leaves_the_rest(encoded):
@@ -181,7 +143,8 @@ def test_random_erasing_values_are_standard_normal_once_normalised():
     # Small standard deviations, so that hardly a value is clipped.
     preprocessing = Preprocessing(64, 64, mean=[0.5, 0.4, 0.6], std=[0.1, 0.1, 0.1])
     erase = RandomErasing(p=1.0, area=(0.4, 0.4), ratio=(1.0, 1.0), value="random")
-    pixels = erase(np.zeros((64, 64, 3), np.uint8), preprocessing, rng(1))
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    erase(pixels, preprocessing, rng(1))
     values = pixels[pixels.any(axis=2)] / 255
     normalised = (values - preprocessing.mean) / preprocessing.std
     assert abs(normalised.mean(axis=0)).max() < 0.1
