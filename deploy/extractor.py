@@ -56,7 +56,7 @@ class FeatureExtractor:
         except ValueError as error:
             raise ModelError(f"{self.path}: {error}; use the Kiln that exported it") from None
         self.height, self.width = self.preprocessing.height, self.preprocessing.width
-        self._shapes = {output.name: output.shape[1:] for output in self._session.get_outputs()}
+        self.output_shapes = {output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()}
 
     def extract(self, images: Iterable[ImageSource]) -> np.ndarray:
         """Embeddings (N, D) float32 of unit length; ImageError names the first bad image."""
@@ -94,19 +94,27 @@ class FeatureExtractor:
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Outputs of one batch at network size: (B, height, width, 3) uint8 RGB."""
-        count = len(pixels)
+        return self.infer(self.tensor(pixels))
+
+    def tensor(self, pixels: np.ndarray) -> np.ndarray:
+        """Images at network size as the graph takes them: as they are, or (B, 3, height, width) float32."""
+        if self.metadata["input_format"] == "uint8_nhwc":
+            return pixels
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+
+    def infer(self, tensor: np.ndarray) -> Outputs:
+        """Outputs of one batch of what the graph takes, see `tensor`."""
+        count = len(tensor)
         if self.pads:
-            pixels = np.resize(pixels, (bucket(count, self.batch_size), *pixels.shape[1:]))  # repeats rows
-        if self.metadata["input_format"] == "float_nchw":
-            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)  # (B, 3, H, W)
-        values = self._session.run(list(self._shapes), {"images": pixels})
-        return Outputs(**{name: value[:count] for name, value in zip(self._shapes, values, strict=True)})
+            tensor = np.resize(tensor, (bucket(count, self.batch_size), *tensor.shape[1:]))  # repeats rows
+        values = self._session.run(list(self.output_shapes), {"images": tensor})
+        return Outputs(**{name: value[:count] for name, value in zip(self.output_shapes, values, strict=True)})
 
     def join(self, batches: Iterable[Outputs]) -> Outputs:
         """Batches as one; of no batch, arrays of no row."""
-        none = Outputs(**{name: np.empty((0, *shape), np.float32) for name, shape in self._shapes.items()})
+        none = Outputs(**{name: np.empty((0, *shape), np.float32) for name, shape in self.output_shapes.items()})
         columns = dict(zip(Outputs._fields, zip(none, *batches, strict=True), strict=True))
-        return Outputs(**{name: np.concatenate(columns[name]) for name in self._shapes})
+        return Outputs(**{name: np.concatenate(columns[name]) for name in self.output_shapes})
 
     def _see(self, image: ImageSource | Callable[[], bytes]) -> np.ndarray | ImageError:
         try:
