@@ -32,7 +32,7 @@ class Reranked:
     the original distance, 2 - 2 cosine over each image's largest. Equal similarities rank by row, queries
     before gallery; an image is its own first neighbour, whoever equals it.
     `budget_mib` bounds the memory beside the embeddings and the rows asked for; distances are the same under
-    any. DataError where it is below `least_mib`. The search for neighbours multiplies every pair of images.
+    any. DataError where it is below `least_mib`. Time grows with the square of the images: each pair is multiplied.
     Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, 2017.
     """
 
