@@ -4,8 +4,8 @@ import importlib.util
 
 import numpy as np
 
-RUNS = 10  # of k-means, where they are cheap
-MANY = 1000  # classes; the first centres of one run cost time as images x classes, and ten times more classes hours
+RUNS = 10  # of k-means
+MANY = 1000  # classes above which it is one: choosing its first centres costs time as images x classes
 
 
 def needs_sklearn(wanted: bool) -> bool:
@@ -22,9 +22,11 @@ def clustering_nmi(embeddings: np.ndarray, labels: np.ndarray) -> float:
     """
     needs_sklearn(True)
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
     classes = len(np.unique(labels))
-    clusters = KMeans(classes, n_init=1 if classes > MANY else RUNS, random_state=0).fit_predict(embeddings)
-    return nmi(labels, clusters)
+    runs = KMeans(classes, n_init=1 if classes > MANY else RUNS, random_state=0)
+    with threadpool_limits(1, "blas"):  # the many small products of the first centres only wait for its threads
+        return nmi(labels, runs.fit_predict(embeddings))
 
 
 def nmi(labels: np.ndarray, clusters: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.records import DataError, Predictions
-from evaluate.clustering import nmi
+from evaluate.clustering import clustering_nmi, nmi
 from evaluate.distances import Cosine, unit
 from evaluate.retrieval_evaluate import run_eval
 from params.errors import ParamsError
@@ -117,6 +117,12 @@ def test_nmi_of_well_separated_classes_is_one_whatever_the_junk():
     embeddings = np.eye(3)[labels] + 0.01 * np.random.default_rng(0).standard_normal((30, 3))
     predict = predict_of([*embeddings, *np.eye(3)], [*labels, -1, -1, -1])  # junk in every cluster
     assert run_eval(options(nmi=True), predict)["nmi"] == pytest.approx(1.0)
+
+
+def test_nmi_of_more_than_a_thousand_classes_is_of_as_many_clusters():
+    labels = np.arange(2002) % 1001
+    pairs = np.random.default_rng(0).standard_normal((1001, 16))[labels]
+    assert clustering_nmi(unit(pairs), labels) == pytest.approx(1.0)
 
 
 def test_nmi_divides_by_the_geometric_mean_of_the_entropies():
