@@ -64,6 +64,7 @@ def main() -> None:
                       for name, splits in variants.items()]
     lines += [*against_others(random, given.rounds), memory(random), *at_scale(MSMT.part(divisor), given.rounds)]
     print("\n" + table(lines))
+    print("\nAll but the product runs on one core: with more threads than two the product is the smaller part.")
 
 
 def drawn(size: Size, *, signal: float) -> Splits:
