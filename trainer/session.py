@@ -14,6 +14,7 @@ from params.reader import Loaded
 from params.schema import Params
 from trainer import build, ranks
 from trainer.fit import Fit
+from trainer.heap import keep_freed_memory
 from trainer.ledger import Ledger
 from trainer.predict import run_network
 from trainer.record import Recorder
@@ -65,6 +66,7 @@ def train_run(
     run: RunDirectory, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool, stop: StopSignal,
 ) -> None:
     """Train to the end in this process or, of several, as one rank of which the first writes."""
+    keep_freed_memory()
     params, splits = loaded.params, Splits(loaded.params.batches_dir)
     training = Training(params, loaded.resolved, splits.archive("train"), build.device(params))
     _initialise(training, run)
