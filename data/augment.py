@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -96,7 +97,7 @@ class RandomErasing(_Option):
 
     def _fill(self, down: int, across: int, to: Preprocessing, rng: np.random.Generator) -> np.ndarray:
         if self.value == "mean":
-            return _grey_levels(255 * np.array(to.mean))
+            return _colour(to.mean)
         return _grey_levels(255 * (np.array(to.mean) + to.std * rng.standard_normal((down, across, 3))))
 
 
@@ -197,6 +198,11 @@ def _random_sides(
     drawn = area * rng.uniform(scale[0], scale[1])
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
     return round(math.sqrt(drawn * aspect)), round(math.sqrt(drawn / aspect))
+
+
+@cache
+def _colour(mean: Sequence[float]) -> np.ndarray:
+    return _grey_levels(255 * np.array(mean))
 
 
 def _hue_turned(image: Image.Image, turn: float) -> Image.Image:
