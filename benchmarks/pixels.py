@@ -161,9 +161,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lines += measured(case, 2 * BATCH if asked.small else case.images, asked.rounds, Path(folder))
     print(f"\n{table(lines)}")
-    print("\nWhere sides are enlarged to a power of two times a divisor of theirs, the resize is torch's, with the bits\n"
-          "of Pillow's; else it is Pillow's, on both sides of the comparison, and the largest part of our time. The rest\n"
-          "beyond decoding is draws, cutting, and the pages of the shared memory in which a batch travels.")
+    print("\nWhere sides are enlarged to a power of two times a divisor of theirs, the resize is torch's, with the\n"
+          "bits of Pillow's; else it is Pillow's, on both sides of the comparison, and the largest part of our\n"
+          "time. The rest beyond decoding is draws, cutting, and the shared memory in which a batch travels.")
 
 
 if __name__ == "__main__":
