@@ -1,0 +1,99 @@
+"""Images in, embeddings or the nearest gallery entries out."""
+
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from .limits import Refused
+from .service import Service
+from .wanted import JSON, MULTIPART, EmbeddingsRequest, SearchRequest, wanted
+
+router = APIRouter(prefix="/v1")
+E = TypeVar("E", bound=EmbeddingsRequest)
+
+
+class Embeddings(BaseModel):
+    """An embedding of unit length for each image, and whose they are."""
+
+    model: str
+    fingerprint: str | None
+    dim: int
+    embeddings: list[list[float]]
+
+
+class Entry(BaseModel):
+    """A gallery entry that was found; `accepted` says whether it reaches the threshold, null where none was asked."""
+
+    name: str
+    similarity: float
+    camera: int
+    tag: str
+    accepted: bool | None
+
+
+class Results(BaseModel):
+    """The nearest entries of each image, the best first, and the cosine from which on they are accepted."""
+
+    results: list[list[Entry]]
+    threshold: float | None
+
+
+def _body(kind: type[BaseModel]) -> dict[str, Any]:
+    """A request's body for OpenAPI, which FastAPI cannot see: both ways to send the same."""
+    described = kind.model_json_schema()
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = described | {"properties": described["properties"] | {"images": files}}
+    return {"requestBody": {"required": True, "content": {MULTIPART: {"schema": form}, JSON: {"schema": described}}}}
+
+
+@router.post("/embeddings", response_model=Embeddings, openapi_extra=_body(EmbeddingsRequest))
+async def embeddings(request: Request) -> Response:
+    """Embeddings of images."""
+    service: Service = request.app.state.service
+    asked = await asked_of(request, EmbeddingsRequest)
+    outputs = await service.embed(asked.images)
+    return _json({"model": service.name, "fingerprint": service.facts["fingerprint"], "dim": service.extractor.dim,
+                  "embeddings": outputs.embeddings.tolist()})
+
+
+@router.post("/search", response_model=Results, openapi_extra=_body(SearchRequest))
+async def search(request: Request) -> Response:
+    """The gallery entries nearest to each image."""
+    service: Service = request.app.state.service
+    asked = await asked_of(request, SearchRequest)
+    found = await service.search(asked.images, asked.k, asked.threshold, cameras=asked.cameras, tags=asked.tags)
+    least = found.threshold
+    return _json({"threshold": least, "results": [
+        [hit._asdict() | {"accepted": None if least is None else hit.similarity >= least} for hit in hits]
+        for hits in found.hits]})
+
+
+@router.get("/model")
+async def model(request: Request) -> dict[str, Any]:
+    """What the model and the gallery say of themselves."""
+    facts: dict[str, Any] = request.app.state.service.facts
+    return facts
+
+
+@router.get("/gallery/images/{name:path}", response_class=FileResponse)
+async def image(request: Request, name: str) -> FileResponse:
+    """The image of a gallery entry."""
+    path = request.app.state.service.image(name)
+    if path is None:
+        raise Refused(404, "no such image; those of the gallery are there, if the service has --images")
+    return FileResponse(path)
+
+
+async def asked_of(request: Request, kind: type[E]) -> E:
+    """What a request asks for, once there is room for its images."""
+    service: Service = request.app.state.service
+    asked = await wanted(request, kind, service)
+    request.state.share.hold(len(asked.images))
+    return asked
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(to_json(value), media_type=JSON)

@@ -1,0 +1,100 @@
+"""What a request asks for: its JSON or its form, checked, and each mistake in one line."""
+
+import base64
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.datastructures import FormData, UploadFile
+
+from .limits import Refused
+from .service import Service
+
+MULTIPART, JSON = "multipart/form-data", "application/json"
+SEVERAL = ("images", "cameras", "tags")  # of a form, where all else is given once
+FIELDS = 10_000  # of a form that are no images
+
+
+def _decoded(image: bytes | str) -> bytes:
+    """An image of a form as it is, one of JSON from base64."""
+    if isinstance(image, str):
+        try:
+            return base64.b64decode(image, validate=True)
+        except ValueError:
+            raise ValueError("base64 expected") from None
+    return image
+
+
+def _number_or_level(threshold: Any) -> Any:
+    """Forms have texts only."""
+    try:
+        return float(threshold) if isinstance(threshold, str) else threshold
+    except ValueError:
+        return threshold
+
+
+Image = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+
+
+class Wanted(BaseModel):
+    """What is known by name, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EmbeddingsRequest(Wanted):
+    """Images to embed."""
+
+    images: list[Image] = Field(min_length=1, description="encoded images: files of a form, base64 in JSON")
+
+
+class SearchRequest(EmbeddingsRequest):
+    """Images to find in the gallery."""
+
+    k: int = Field(10, ge=1, le=1000, description="how many of the nearest entries are returned")
+    threshold: Annotated[float | str | None, BeforeValidator(_number_or_level)] = Field(
+        None, description="cosine, or a level of the model's such as far=1e-3, from which on an entry is accepted")
+    cameras: list[int] | None = Field(None, description="only entries of these cameras count")
+    tags: list[str] | None = Field(None, description="only entries with one of these tags count")
+
+
+M = TypeVar("M", bound=Wanted)
+E = TypeVar("E", bound=EmbeddingsRequest)
+
+
+async def wanted(request: Request, kind: type[E], service: Service) -> E:
+    """The body of a request, JSON or a form; Refused says what is wrong with it."""
+    content = request.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
+    if content == JSON:
+        return await service.threaded(partial(checked, kind, await request.body()))
+    if content != MULTIPART:
+        raise Refused(415, f"Content-Type: {MULTIPART} or {JSON} expected, got {content}")
+    async with request.form(max_files=service.limits.max_images, max_fields=FIELDS) as form:
+        return checked(kind, await _fields(form))
+
+
+def checked(kind: type[M], given: bytes | dict[str, Any]) -> M:
+    """JSON, or what was read of a form, as a model; Refused with the first mistake."""
+    try:
+        return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
+    except ValidationError as error:
+        raise Refused(400, one_line(error.errors(include_url=False, include_input=False)[0])) from None
+
+
+def one_line(mistake: Any) -> str:
+    """A mistake as pydantic tells it: where, and what was expected."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"])
+    reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+    return f"{path.lstrip('.') or 'body'}: {reason}"
+
+
+async def _fields(form: FormData) -> dict[str, Any]:
+    fields: dict[str, list[bytes | str]] = {}
+    for key, value in form.multi_items():
+        read = await value.read() if isinstance(value, UploadFile) else value
+        fields.setdefault(key, []).append(read)
+    for key, values in fields.items():
+        if key not in SEVERAL and len(values) > 1:
+            raise Refused(400, f"{key}: given {len(values)} times; give it once")
+    return {key: values if key in SEVERAL else values[0] for key, values in fields.items()}
