@@ -77,7 +77,7 @@ def check_lengths(what: str, vectors: np.ndarray, numbers: np.ndarray) -> None:
     wrong = np.flatnonzero(~(lengths <= LONGEST))
     if len(wrong):
         raise SearchError(f"{what} {numbers[wrong[0]]}: length 1 expected, got {lengths[wrong[0]]:.4g}; "
-                          f"search embeddings as the model gives them")
+                          f"use embeddings as the model gives them")
 
 
 def chosen_rows(among: np.ndarray, count: int) -> np.ndarray:

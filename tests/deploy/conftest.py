@@ -14,6 +14,12 @@ from trainer.onnx_writer import deployed, describe, write_onnx
 from trainer.output import Output
 
 PREPROCESSING = Preprocessing(24, 16)
+THRESHOLDS = {
+    "far=1e-2": {"threshold": 0.9, "far": 0.009, "far_interval": [0.007, 0.01], "tar": 0.7, "tar_interval": [0.6, 0.8]},
+    "far=1e-3": {"threshold": 0.99, "far": 0.001, "far_interval": [0.0, 0.002], "tar": 0.5, "tar_interval": [0.4, 0.6]},
+    "far=1e-4": {"needs": 300000, "has": 120000},
+    "genuine": 900, "impostors": 120000, "split": "query against gallery",
+}
 
 
 class Small(nn.Module):
@@ -78,7 +84,7 @@ def models(tmp_path_factory, encoded, expected):
     paths = {name: folder / f"{name}.onnx" for name in ("uint8_nhwc", "float_nchw")}
     for input_format, path in paths.items():
         write_onnx(Small(), path, PREPROCESSING, input_format=input_format, logits=True)
-        describe(path, {"golden": golden, "epoch": 3})
+        describe(path, {"golden": golden, "epoch": 3, "fingerprint": "5eed" * 16, "thresholds": THRESHOLDS})
     return paths
 
 

@@ -154,7 +154,7 @@ def test_similarities_of_pairs_are_sums_in_float64(query, gallery):
 def test_a_row_that_is_not_finite_is_refused_by_its_number(count, value, gallery):
     query, spoilt = np.eye(DIM, dtype=np.float32)[:count], gallery.copy()
     spoilt[417, DIM - 1 if abs(value) == np.inf or np.isnan(value) else 0] = value  # met by no query but the last
-    with pytest.raises(SearchError, match=r"^gallery row 417: length 1 expected, got (nan|inf); search .* gives them$"):
+    with pytest.raises(SearchError, match=r"^gallery row 417: length 1 expected, got (nan|inf); use .* gives them$"):
         nearest(query, spoilt, 3, block_bytes=2000)
 
 
@@ -166,8 +166,8 @@ MISTAKES = {
     "query: the gallery's 23 dimensions expected, got 24; embed both with the same model":
         lambda q, g: nearest(q, g[:, :23], 3),
     "k: at least 1 expected, got 0": lambda q, g: nearest(q, g, 0),
-    "query 0: length 1 expected, got 2; search embeddings as the model gives them": lambda q, g: nearest(2 * q, g, 3),
-    "query 0: length 1 expected, got nan; search embeddings as the model gives them":
+    "query 0: length 1 expected, got 2; use embeddings as the model gives them": lambda q, g: nearest(2 * q, g, 3),
+    "query 0: length 1 expected, got nan; use embeddings as the model gives them":
         lambda q, g: nearest(q * np.float32(np.nan), g, 3),
     "among: a mask (500,) or an array of rows expected, got bool (499,)":
         lambda q, g: nearest(q, g, 3, among=np.ones(499, bool)),

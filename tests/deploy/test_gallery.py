@@ -1,0 +1,266 @@
+import threading
+
+import numpy as np
+import pytest
+
+from deploy import FeatureExtractor, Gallery, GalleryError, Hit, SearchError, nearest
+
+DIM = 6
+FINGERPRINT = "5eed" * 16
+
+
+def drawn(count, seed=0):
+    """So many random unit vectors."""
+    vectors = np.random.default_rng(seed).standard_normal((count, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Plain:
+    """The contract, written as a dict and one search of all that is in it."""
+
+    def __init__(self):
+        self.entries = {}
+
+    def add(self, embeddings, names, *, cameras, tags):
+        for embedding, name, camera, tag in zip(embeddings, names, cameras, tags, strict=True):
+            self.entries.pop(name, None)
+            self.entries[name] = embedding, int(camera), tag
+
+    def remove(self, names):
+        return sum(self.entries.pop(name, None) is not None for name in names)
+
+    def search(self, query, k, counts=lambda camera, tag: True):
+        chosen = [(name, *entry) for name, entry in self.entries.items() if counts(*entry[1:])]
+        rows = np.array([entry[1] for entry in chosen], np.float32).reshape(-1, DIM)
+        found = nearest(query, rows, k)
+        return [[Hit(chosen[row][0], float(similarity), *chosen[row][2:])
+                 for row, similarity in zip(*of_query, strict=True)] for of_query in zip(*found, strict=True)]
+
+
+@pytest.fixture(scope="module", params=[1, 40, 2**16])
+def both(request):
+    """A gallery after fifty additions and removals, and the same as a plain dict; parts up to so many rows merge."""
+    gallery, plain = Gallery(FINGERPRINT, DIM), Plain()
+    draw = np.random.default_rng(1)
+    pool = drawn(30, seed=2)  # few vectors for many entries: similarities are often equal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deploy.gallery.entries.MERGED", request.param)
+        for i in range(50):
+            count = int(draw.integers(1, 20))
+            names = [f"entry {number}" for number in draw.permutation(200)[:count]]
+            if i % 5 == 4:
+                assert gallery.remove(names) == plain.remove(names)
+                continue
+            cameras, tags = draw.integers(-1, 3, count), draw.choice(["", "red", "blue"], count).tolist()
+            embeddings = pool[draw.integers(0, len(pool), count)]
+            for each in (gallery, plain):
+                each.add(embeddings, names, cameras=cameras, tags=tags)
+    return gallery, plain
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000])
+def test_a_changed_gallery_finds_what_one_search_of_all_entries_finds(both, k):
+    gallery, plain = both
+    assert gallery.search(drawn(9, seed=3), k) == plain.search(drawn(9, seed=3), k)
+
+
+def test_entries_are_told_in_order_of_adding(both):
+    gallery, plain = both
+    assert len(gallery) == len(plain.entries) > 50
+    assert gallery.names == list(plain.entries)
+    assert gallery.cameras.tolist() == [camera for _, camera, _ in plain.entries.values()]
+    assert gallery.tags == [tag for _, _, tag in plain.entries.values()]
+
+
+FILTERS = {
+    "one camera": ({"cameras": [2]}, lambda camera, tag: camera == 2),
+    "two cameras": ({"cameras": {0, -1}}, lambda camera, tag: camera in (0, -1)),
+    "one tag": ({"tags": ["red"]}, lambda camera, tag: tag == "red"),
+    "no tag or another": ({"tags": {"", "blue"}}, lambda camera, tag: tag != "red"),
+    "camera and tag": ({"cameras": np.array([1, 7]), "tags": ("red", "green")},
+                       lambda camera, tag: camera == 1 and tag == "red"),
+    "a camera that is not there": ({"cameras": [9]}, lambda camera, tag: False),
+    "a tag that is not there": ({"tags": ["green"]}, lambda camera, tag: False),
+    "none": ({"cameras": [], "tags": []}, lambda camera, tag: False),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_only_entries_that_pass_the_filters_are_found(both, name):
+    gallery, plain = both
+    filters, counts = FILTERS[name]
+    assert gallery.search(drawn(9, seed=3), 5, **filters) == plain.search(drawn(9, seed=3), 5, counts)
+
+
+def test_nothing_of_a_query_s_own_camera_is_found(both):
+    gallery, plain = both
+    query, own = drawn(9, seed=3), [0, 2, 2, -1, 0, 1, 5, 2, -1]
+    found = gallery.search(query, 5, query_cameras=own, tags=["red"])
+    for i in range(9):
+        counts = {(camera, "red") for camera in (-1, 0, 1, 2) if camera != own[i] or camera == -1}
+        assert found[i:i + 1] == plain.search(query[i:i + 1], 5, lambda *entry, counts=counts: entry in counts)
+
+
+def test_four_entries_in_a_plane_are_found_by_hand():
+    gallery = Gallery(FINGERPRINT, 2)
+    gallery.add(np.array([[0, 1], [1, 0], [0.6, 0.8]], np.float32), ["up", "right", "between"], tags=["a", "", "b"])
+    gallery.add(np.array([[0, 1]], np.float32), ["up too"], cameras=[3])
+    up = np.array([[0, 1]], np.float32)
+    best = [Hit("up", 1.0, -1, "a"), Hit("up too", 1.0, 3, ""), Hit("between", float(np.float32(0.8)), -1, "b")]
+    assert gallery.search(up, 3) == [best]
+    assert gallery.search(up, threshold=0.8) == [best]
+    assert gallery.search(up, threshold=1) == [best[:2]]
+    assert gallery.search(np.array([[-1, 0]], np.float32), threshold=0.5) == [[]]
+
+
+def test_a_replaced_entry_counts_as_added_last():
+    gallery = Gallery(FINGERPRINT, DIM)
+    gallery.add(drawn(1)[[0, 0]], ["first", "second"], tags=["old", "old"])
+    gallery.add(drawn(1), ["first"], tags=["new"])
+    assert [(hit.name, hit.tag) for hit in gallery.search(drawn(1))[0]] == [("second", "old"), ("first", "new")]
+    assert ("first" in gallery, "third" in gallery) == (True, False)
+
+
+def test_what_was_removed_is_not_found_until_it_is_added_again():
+    gallery = Gallery(FINGERPRINT, DIM)
+    gallery.add(drawn(3), ["a", "b", "c"])
+    assert gallery.remove(["b", "b", "unknown"]) == 1
+    assert (gallery.names, len(gallery), "b" in gallery) == (["a", "c"], 2, False)
+    assert gallery.remove(["b"]) == 0
+    gallery.add(drawn(3)[1:2], ["b"])
+    assert gallery.search(drawn(3)[1:2], 1)[0][0].name == "b"
+    assert gallery.remove("abc"[i] for i in range(3)) == 3
+    assert (gallery.search(drawn(3)), gallery.names) == ([[], [], []], [])
+
+
+def test_an_empty_gallery_finds_nothing_and_no_query_gives_no_answer():
+    gallery = Gallery(FINGERPRINT, DIM)
+    assert gallery.search(drawn(2)) == [[], []]
+    gallery.add(drawn(0), [])
+    gallery.add(drawn(3), ["a", "b", "c"])
+    assert gallery.search(drawn(0)) == []
+
+
+def test_the_gallery_keeps_a_copy_of_what_it_was_given():
+    gallery, embeddings = Gallery(FINGERPRINT, DIM), drawn(2)
+    gallery.add(embeddings, ["a", "b"])
+    embeddings[:] = 0
+    assert gallery.search(drawn(2)[:1], 1)[0][0].similarity == pytest.approx(1)
+
+
+def test_a_search_beside_changes_sees_the_gallery_before_or_after_each():
+    gallery = Gallery(FINGERPRINT, DIM)
+    gallery.add(drawn(40), [str(i) for i in range(40)])
+    done, seen = threading.Event(), set()
+
+    def search():
+        while not done.is_set():
+            seen.add(len(gallery.search(drawn(1), 100)[0]))
+
+    reader = threading.Thread(target=search)
+    reader.start()
+    for i in range(100):
+        gallery.add(drawn(40, seed=i), [str(j) for j in range(40)])  # replaces all
+    done.set()
+    reader.join()
+    assert seen == {40}
+
+
+@pytest.fixture
+def extractor(model):
+    return FeatureExtractor(model, providers="CPUExecutionProvider", threads=1)
+
+
+def test_a_gallery_of_a_model_has_its_fingerprint_size_and_thresholds(extractor, encoded):
+    gallery = Gallery.of(extractor)
+    assert (gallery.fingerprint, gallery.dim) == (FINGERPRINT, DIM)
+    assert gallery.thresholds == extractor.metadata["thresholds"]
+    gallery.add(extractor.extract(encoded), [str(i) for i in range(7)])
+    [hits] = gallery.search(extractor.extract(encoded[3:4]), threshold="far=1e-3")
+    assert hits[0].name == "3" and all(hit.similarity >= 0.99 for hit in hits)
+    gallery.require(extractor)
+
+
+def test_another_model_s_embeddings_are_refused(extractor, with_metadata):
+    other = FeatureExtractor(with_metadata("b.onnx", lambda properties: properties.update(fingerprint='"beef"')),
+                             providers="CPUExecutionProvider", threads=1)
+    with pytest.raises(GalleryError, match="b.onnx: its fingerprint is beef, the gallery was built with a model "
+                                           "of 5eed5eed5eed; take that one, or build the gallery again$"):
+        Gallery.of(extractor).require(other)
+
+
+def test_a_model_without_fingerprint_makes_no_gallery(with_metadata):
+    nameless = FeatureExtractor(with_metadata("c.onnx", lambda properties: properties.pop("fingerprint")),
+                                providers="CPUExecutionProvider", threads=1)
+    with pytest.raises(GalleryError, match="c.onnx: no fingerprint in its metadata; export it again$"):
+        Gallery.of(nameless)
+
+
+LEVELS = {"far=1e-2": {"threshold": 0.25, "tar": 0.9}, "far=1e-4": {"needs": 300000, "has": 120000}, "split": "query"}
+
+
+@pytest.mark.parametrize(("asked", "threshold"), [(None, None), (0.5, 0.5), (-1, -1), ("far=1e-2", 0.25)])
+def test_a_threshold_is_a_cosine_or_a_level_of_the_model(asked, threshold):
+    gallery = Gallery(FINGERPRINT, DIM, LEVELS)
+    gallery.add(drawn(50), [str(i) for i in range(50)])
+    assert gallery.threshold_of(asked) == threshold
+    everything = gallery.search(drawn(2, seed=1), 50)
+    accepted = [[hit for hit in hits if threshold is None or hit.similarity >= threshold] for hits in everything]
+    assert gallery.search(drawn(2, seed=1), 50, threshold=asked) == accepted
+    assert min(map(len, accepted)) < 50 or threshold in (None, -1)
+
+
+MISTAKES = {
+    "threshold: the model has no level far=1e-3; give far=1e-2 or a cosine":
+        lambda gallery: gallery.search(drawn(1), threshold="far=1e-3"),
+    "threshold: the model has no level split; give far=1e-2 or a cosine": lambda gallery: gallery.threshold_of("split"),
+    "threshold far=1e-4: not measured, it needs 300000 impostor pairs, and the model's evaluation had 120000; "
+    "give far=1e-2 or a cosine": lambda gallery: gallery.search(drawn(1), threshold="far=1e-4"),
+    "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got 61":
+        lambda gallery: gallery.search(drawn(1), threshold=61),
+    "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got nan":
+        lambda gallery: gallery.search(drawn(1), threshold=float("nan")),
+    "k: at least 1 expected, got 0": lambda gallery: gallery.search(drawn(1), 0),
+    "query: the gallery's 6 dimensions expected, got 5; embed both with the same model":
+        lambda gallery: gallery.search(drawn(1)[:, :5]),
+    "query: float32 of shape (N, D) expected, got float64 (1, 6)":
+        lambda gallery: gallery.search(drawn(1).astype(float)),
+    "query 0: length 1 expected, got 3; use embeddings as the model gives them":
+        lambda gallery: gallery.search(3 * drawn(1)),
+    "tags: several texts expected, got 'red' alone; write ['red']":
+        lambda gallery: gallery.search(drawn(1), tags="red"),
+    "tags: texts expected, got 7": lambda gallery: gallery.search(drawn(1), tags=[7]),
+    "cameras: several whole numbers expected, got 3": lambda gallery: gallery.search(drawn(1), cameras=3),
+    "cameras: several whole numbers expected, got ['3']": lambda gallery: gallery.search(drawn(1), cameras=["3"]),
+    "query_cameras: one for each of 2 queries expected, got 1":
+        lambda gallery: gallery.search(drawn(2), query_cameras=[1]),
+    "embeddings: the gallery's 6 dimensions expected, got 5; embed with the model that it was built with":
+        lambda gallery: gallery.add(drawn(1)[:, :5], ["x"]),
+    "embeddings: float32 of shape (N, D) expected, got float32 (6,)": lambda gallery: gallery.add(drawn(1)[0], ["x"]),
+    "embedding 1: length 1 expected, got nan; use embeddings as the model gives them":
+        lambda gallery: gallery.add(np.stack([drawn(1)[0], drawn(1)[0] * np.float32(np.nan)]), ["x", "y"]),
+    "names: one for each of 2 embeddings expected, got 1": lambda gallery: gallery.add(drawn(2), ["x"]),
+    "names: 'x' is there twice; give each entry a name of its own":
+        lambda gallery: gallery.add(drawn(3), ["y", "x", "x"]),
+    "names: several texts expected, got 'xy' alone; write ['xy']": lambda gallery: gallery.add(drawn(2), "xy"),
+    "names: texts expected, got None": lambda gallery: gallery.add(drawn(1), [None]),
+    "cameras: one for each of 1 embeddings expected, got 2":
+        lambda gallery: gallery.add(drawn(1), ["x"], cameras=[1, 2]),
+    "cameras: several whole numbers expected, got [1.5]": lambda gallery: gallery.add(drawn(1), ["x"], cameras=[1.5]),
+    "tags: one for each of 1 embeddings expected, got 0": lambda gallery: gallery.add(drawn(1), ["x"], tags=[]),
+    "names: several texts expected, got 'a' alone; write ['a']": lambda gallery: gallery.remove("a"),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_what_a_gallery_cannot_do_is_said_in_one_line_and_changes_nothing(message):
+    gallery = Gallery(FINGERPRINT, DIM, LEVELS)
+    gallery.add(drawn(1), ["a"])
+    with pytest.raises(SearchError) as raised:
+        MISTAKES[message](gallery)
+    assert (str(raised.value), gallery.names) == (message, ["a"])
+
+
+def test_a_gallery_without_thresholds_asks_for_a_cosine():
+    with pytest.raises(GalleryError, match="^threshold: the model has no level far=1e-3; give a cosine$"):
+        Gallery(FINGERPRINT, DIM).threshold_of("far=1e-3")
