@@ -62,8 +62,8 @@ def main() -> None:
             apart = max(apart, *(abs(one.first_loss - other.first_loss) for one, other in turns))
     print(table(lines))
     agreed("the first loss of both", apart, 1e-5)
-    print(f"\nImages per second on {len(os.sched_getaffinity(0))} cores: on one thread, torch leaves the worker a core of "
-          "its own; on two of two, it shares them with it.")
+    print(f"\nImages per second on {len(os.sched_getaffinity(0))} cores: on one thread, torch leaves the worker a core "
+          "of its own; on two of two, it shares them with it.")
 
 
 def write_set(folder: Path, batch: int, steps: int, workers: int) -> None:
