@@ -83,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         listing = list_images(options.input)
-        extractor = FeatureExtractor(options.model, providers=options.providers or "auto",
-                                     batch_size=options.batch_size)
+        extractor = FeatureExtractor(options.model, providers=options.providers, batch_size=options.batch_size)
         names, outputs = extract(extractor, listing, skip_bad=options.skip_bad)
         write(options.output, names, outputs)
     except ImageError as error:
@@ -102,17 +101,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="a file that export.py wrote")
     parser.add_argument("input", type=Path, help="folder of images, text of paths, image or .lmdb archive")
     parser.add_argument("--output", type=Path, required=True, help="features.npz (all outputs) or .csv")
-    parser.add_argument("--batch_size", type=int, default=32, help="images at a time; default: 32")
-    parser.add_argument("--providers", nargs="+", help="onnxruntime's, in order of preference; default: auto")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out images that cannot be read")
+    add_options(parser)
     options = parser.parse_args(arguments)
     if options.output.suffix not in WRITERS:
         parser.error(f"--output {options.output}: .npz or .csv expected")
     if not options.output.parent.is_dir():
         parser.error(f"--output {options.output}: no such folder")
-    if options.batch_size < 1:
-        parser.error(f"--batch_size {options.batch_size}: at least 1 expected")
     return options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How images are embedded, for every command that does so."""
+    parser.add_argument("--batch_size", type=_count, default=32, help="images at a time; default: 32")
+    parser.add_argument("--providers", nargs="+", default="auto",
+                        help="onnxruntime's, in order of preference; default: auto")
+    parser.add_argument("--skip_bad", action="store_true", help="leave out images that cannot be read")
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 expected, got {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The images behind a path: a folder, a list of paths, one image, or an archive that Kiln packed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ class Listing(NamedTuple):
 
     names: list[str]  # relative to the folder, as in the list, or as packed
     images: Iterable[Path | Callable[[], bytes]]
+    cameras: Sequence[int] | None = None  # -1 = none; None where it is not known of any
+    tags: Sequence[str] | None = None  # "" = none; likewise
 
 
 def list_images(source: Path) -> Listing:
@@ -57,4 +59,4 @@ def _of_archive(source: Path) -> Listing:
         from .archive import records  # only archives need lmdb
     except ImportError:
         raise ListingError(f"{source}: reading an archive needs lmdb: pip install lmdb") from None
-    return Listing(*records(source))
+    return Listing(**records(source)._asdict())

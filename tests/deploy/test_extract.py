@@ -132,8 +132,8 @@ def sealed(index):
     (sealed(b"[]"), "key index: not an index of this version of data.pack"),
     (sealed(b'{"format": "kiln-archive", "version": 2}'), "key index: not an index of this version of data.pack"),
     (sealed(b'{"format": "kiln-archive", "version": 3}'), "('kiln-archive', 3) instead of ('kiln-archive', 2)"),
-    (sealed(b'{"format": "kiln-archive", "version": 2, "columns": {"paths": 0, "path_ends": 0, "checksums": 0}}'),
-     "key index.paths is missing"),
+    (sealed(b'{"format": "kiln-archive", "version": 2, "class_names": [], "columns": '
+            b'{"paths": 0, "path_ends": 0, "checksums": 0, "labels": 0, "cameras": 0}}'), "key index.paths is missing"),
 ])
 def test_a_foreign_index_is_refused_by_name(run, tmp_path, capsys, values, said):
     archive = tmp_path / "query.lmdb"
