@@ -36,21 +36,29 @@ class Column(NamedTuple):
         return cls(array.shape, [array])
 
 
+def check_place(folder: Path) -> None:
+    """GalleryError where no gallery can be made or replaced: the folder holds other files, or its parent is absent."""
+    if not folder.parent.is_dir():
+        raise GalleryError(f"{folder}: no folder {folder.parent}; make it first")
+    own = any((folder / name).exists() for name in (HEADER, LOCK))
+    if folder.exists() and not own and (not folder.is_dir() or any(folder.iterdir())):
+        raise GalleryError(f"{folder}: there is something else; give a new or an empty folder")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only one who writes into a folder, which is made where there is none; others wait.
 
-    The kernel frees the lock of a process that dies. GalleryError where the folder is not a gallery's, or cannot be
-    written.
+    The kernel frees the lock of a process that dies. GalleryError where `check_place` says so, and where the folder
+    cannot be written.
     """
     try:
         import fcntl  # not on Windows, where galleries can be loaded and searched
     except ImportError:
         raise GalleryError(f"{folder}: galleries can be saved on Linux and macOS only") from None
+    check_place(folder)
     with _explained(folder):
         folder.mkdir(exist_ok=True)
-        if any(folder.iterdir()) and not any((folder / name).exists() for name in (HEADER, LOCK)):
-            raise GalleryError(f"{folder}: a folder of other files; give a new or an empty one")
         file = (folder / LOCK).open("a")
     with file:
         with _explained(folder):
@@ -69,7 +77,7 @@ def write(folder: Path, facts: Mapping[str, Any], columns: Mapping[str, Column])
         _sweep(folder)
         try:
             generation.mkdir()
-            written = {name: _write(generation / f"{name}.npy", KINDS[name], column)
+            written = {name: _write_column(generation / f"{name}.npy", KINDS[name], column)
                        for name, column in columns.items()}
             header = {"generation": generation.name, **facts, "columns": written}
             document = {"format": FORMAT, "version": VERSION, "checksum": _checksum(header), "gallery": header}
@@ -93,8 +101,9 @@ def read(folder: Path, *, verify: bool) -> tuple[dict[str, Any], dict[str, np.nd
     header = read_header(folder)
     while True:
         try:
-            return header, {name: _map(folder / header["generation"] / f"{name}.npy", header["columns"][name],
-                                       kind, verify or name != LARGE) for name, kind in KINDS.items()}
+            generation, columns = folder / header["generation"], header["columns"]
+            return header, {name: _map_column(generation / f"{name}.npy", columns[name], kind, verify or name != LARGE)
+                            for name, kind in KINDS.items()}
         except FileNotFoundError as error:
             newer = read_header(folder)
             if newer["generation"] == header["generation"]:
@@ -120,7 +129,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def _write(path: Path, kind: str, column: Column) -> dict[str, Any]:
+def _write_column(path: Path, kind: str, column: Column) -> dict[str, Any]:
     """Write a column as .npy, for `numpy.load` and for `read`, and say what that must hold."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": kind, "fortran_order": False, "shape": column.shape})
@@ -136,7 +145,7 @@ def _write(path: Path, kind: str, column: Column) -> dict[str, Any]:
         return {"shape": column.shape, "bytes": file.tell(), "crc32": checksum}
 
 
-def _map(path: Path, said: Mapping[str, Any], kind: str, compare: bool) -> np.ndarray:
+def _map_column(path: Path, said: Mapping[str, Any], kind: str, compare: bool) -> np.ndarray:
     size, shape = path.stat().st_size, tuple(said["shape"])
     if size != said["bytes"]:  # to read a mapped file beyond its end would kill the process
         raise GalleryError(f"{path}: {said['bytes']} bytes expected, got {size}; {REMEDY}")

@@ -12,7 +12,7 @@ from ..extractor import FeatureExtractor
 from ..search import check_query, nearest
 from .entries import (Entries, GalleryError, Hit, Part, Texts, checked, checked_cameras, checked_texts, coded, merged,
                       named, seen_by, tagged)
-from .folder import Column, locked, read, write
+from .folder import Column, locked, read, read_header, write
 
 
 class Gallery:
@@ -80,7 +80,7 @@ class Gallery:
                query_cameras: Iterable[int] | None = None) -> list[list[Hit]]:
         """The k most similar entries for each of (Q, D) unit embeddings, the best first, ties in order of adding.
 
-        Those below the threshold are left out, see `threshold_of`; of nobody known, nothing is left. Only entries of
+        Those below the threshold are left out, see `threshold_of`: of somebody unknown, none is left. Only entries of
         `cameras` count, where given, and only those with one of `tags`; none of a query's own camera does, where
         `query_cameras` (Q,) says it: -1 = all count. The search is exact, as `deploy.nearest` is.
         """
@@ -146,6 +146,7 @@ class Gallery:
     @contextmanager
     def edit(cls, folder: str | Path) -> Iterator[Self]:
         """The gallery in a folder, saved after the block unless that raises; others that save wait until then."""
+        read_header(Path(folder))  # so that no folder is made where there is no gallery
         with locked(Path(folder)):
             gallery = cls.load(folder)
             yield gallery

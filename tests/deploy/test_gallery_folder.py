@@ -160,7 +160,7 @@ def test_readers_see_whole_galleries_while_writers_are_killed_at_random_moments(
     host, readers = process(), [process(folder), process(folder)]
     assert [reader.stdout.readline() for reader in readers] == ["ready\n"] * 2
     draw, number = random.Random(0), 1
-    for _ in range(12):
+    for _ in range(8):
         tell(host, "save_on", folder, number + 1)
         writer = int(host.stdout.readline())
         for _ in range(draw.randrange(4)):
@@ -244,17 +244,17 @@ def test_a_full_disk_keeps_the_old_gallery_and_leaves_nothing_else(folder):
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "generation-x.jpg").write_bytes(b"?")
-    with pytest.raises(GalleryError, match="photos: a folder of other files; give a new or an empty one$"):
+    with pytest.raises(GalleryError, match="photos: there is something else; give a new or an empty folder$"):
         numbered(1).save(tmp_path / "photos")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["generation-x.jpg"]
 
 
-@pytest.mark.parametrize(("place", "said"), [
-    ("no/such", "cannot be saved .No such file"), ("file", "cannot be saved .File exists")])
-def test_a_gallery_that_cannot_be_saved_says_why(tmp_path, place, said):
+def test_a_gallery_that_has_no_place_says_why(tmp_path):
     (tmp_path / "file").write_bytes(b"?")
-    with pytest.raises(GalleryError, match=f"^{tmp_path / place}: {said}"):
-        numbered(1).save(tmp_path / place)
+    with pytest.raises(GalleryError, match=f"^{tmp_path}/file: there is something else; give a new or an empty folder"):
+        numbered(1).save(tmp_path / "file")
+    with pytest.raises(GalleryError, match=f"^{tmp_path}/no/such: no folder {tmp_path}/no; make it first$"):
+        numbered(1).save(tmp_path / "no" / "such")
 
 
 COLUMNS = ["embeddings", "names", "name_ends", "cameras", "tags", "vocabulary", "vocabulary_ends"]
@@ -318,7 +318,10 @@ def test_a_changed_header_is_refused_by_name_and_can_be_replaced(folder, said, c
     assert number_of(Gallery.load(folder)) == 3
 
 
-def test_a_folder_without_gallery_is_refused_by_name(tmp_path):
+def test_a_folder_without_gallery_is_refused_by_name_and_left_as_it_is(tmp_path):
     for place in (tmp_path, tmp_path / "absent"):
         with pytest.raises(GalleryError, match=f"^{place}: no gallery there$"):
             Gallery.load(place)
+        with pytest.raises(GalleryError, match=f"^{place}: no gallery there$"), Gallery.edit(place):
+            pytest.fail("there is nothing to edit")
+    assert list(tmp_path.iterdir()) == []
