@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy import Gallery
+
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
 
 
@@ -25,8 +27,19 @@ def here(tmp_path, model, encoded, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def test_the_gallery_of_the_page_finds_the_query_by_the_cameras_asked_for(here, capsys):
+    use, edit, *_ = examples("Searching a gallery")
+    exec(use, {})
+    lines = set(capsys.readouterr().out.splitlines())
+    copies = {f"1.000 {i:02}.jpg of camera {i // 10}" for i in range(3, 42, 7)}
+    assert lines and {line.split()[-1] for line in lines} <= {"0", "3"}
+    assert lines & copies == {line for line in copies if line[-1] in "03"}
+    exec(edit, {"Gallery": Gallery})
+    assert Gallery.load("people").names == [f"{i:02}.jpg" for i in range(1, 42)]
+
+
 def test_the_search_of_the_page_finds_the_query_in_the_gallery(here, capsys):
-    exec(examples("Searching a gallery")[0], {})
+    exec(examples("Searching a gallery")[2], {})
     lines = set(capsys.readouterr().out.splitlines())
     assert len(lines) == 5 and lines < {f"1.000 gallery/{i:02}.jpg" for i in range(3, 42, 7)}
 
@@ -34,7 +47,7 @@ def test_the_search_of_the_page_finds_the_query_in_the_gallery(here, capsys):
 def test_the_index_of_the_page_finds_the_same(here, capsys):
     pytest.importorskip("faiss", reason="approximate search needs faiss: pip install faiss-cpu")
     seen = {}
-    search, index = examples("Searching a gallery")
+    *_, search, index = examples("Searching a gallery")
     exec(search, seen)
     exact = seen["found"]
     exec(index, seen)
