@@ -49,9 +49,9 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("128 x 64 -> 256 x 128: flip, pad-crop, erasing", 64, 128, Preprocessing(256, 128), False, 4096, at_least(5)),
-    Case("300 x 140 -> 256 x 128: the same, made smaller", 140, 300, Preprocessing(256, 128), False, 2048, NO_BAR),
-    Case("500 x 375 -> 224 x 224: resized crop, flip", 500, 375, Preprocessing(224, 224), True, 512, at_least(1.8)),
+    Case("128 x 64 -> 256 x 128: flip, pad-crop, erasing", 64, 128, Preprocessing(256, 128), False, 2048, at_least(5)),
+    Case("300 x 140 -> 256 x 128: the same, made smaller", 140, 300, Preprocessing(256, 128), False, 768, NO_BAR),
+    Case("500 x 375 -> 224 x 224: resized crop, flip", 500, 375, Preprocessing(224, 224), True, 384, at_least(1.8)),
 )
 
 
