@@ -6,19 +6,21 @@ from typing import Annotated, Any
 import numpy as np
 
 from data.records import DataError, Predict
-from evaluate.protocol import evaluator
+from evaluate.protocol import Classified, Scored, evaluator
 
 
 @evaluator(logits=True)
 def run_eval(config: Mapping[str, Any], predict: Predict, *,
-             split: Annotated[str, "name of the split"] = "val") -> dict[str, float]:
+             split: Annotated[str, "name of the split"] = "val") -> Scored:
     """Fractions of the split's images; equal logits rank in the order of the classes."""
     predictions = predict(split)
     if predictions.logits is None:
         raise DataError(f"{split}: the network gives no logits, which classification_evaluate scores; "
                         "train it with a classification loss")
     places = class_ranks(predictions.logits, predictions.labels, split)
-    return {f"top{k}": float(np.mean(places < k)) for k in (1, 5)}
+    values = {f"top{k}": (places < k).astype(np.float64) for k in (1, 5)}
+    said = predictions.logits.argmax(axis=1)
+    return Scored("images", values, finest="top1", seen=Classified(split, predictions.labels, said))
 
 
 def class_ranks(logits: np.ndarray, labels: np.ndarray, split: str = "logits") -> np.ndarray:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from data.records import DataError, Predict, Predictions
 from evaluate.distances import unit
-from evaluate.protocol import evaluator
+from evaluate.protocol import Scored, evaluator
 
 
 @evaluator(logits=False)
@@ -17,20 +17,19 @@ def run_eval(
     split: Annotated[str, "name of the split; records 2k and 2k + 1 are a pair, their camera is its fold"] = "test",
     far: Annotated[Sequence[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1),
                    "tar@far: share of genuine pairs accepted where this share of impostors is"] = (1e-2, 1e-3),
-) -> dict[str, float]:
+) -> Scored:
     """Pairs accepted or refused by their cosine; `genuine` and `impostors` are the pairs that tar@far rests on."""
     predictions = predict(split)
     cosines, same, folds = _pairs(predictions, split)
     accuracies = fold_accuracies(cosines, same, folds)
     genuine, impostors = cosines[same], cosines[~same]
-    return {
-        "accuracy": float(accuracies.mean()),
+    return Scored("folds", {"accuracy": accuracies}, {
         "accuracy_std": float(accuracies.std()),
         **{f"tar@far={_short(rate)}": true_accept_rate(genuine, impostors, rate) for rate in far},
         "folds": float(len(accuracies)),
         "genuine": float(len(genuine)),
         "impostors": float(len(impostors)),
-    }
+    }, finest="accuracy")
 
 
 def fold_accuracies(similarity: np.ndarray, same: np.ndarray, folds: np.ndarray) -> np.ndarray:

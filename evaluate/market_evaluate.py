@@ -9,7 +9,7 @@ from data.records import DataError, Predict, Predictions
 from evaluate.deciles import by_decile
 from evaluate.distances import Cosine, unit
 from evaluate.multi_query import averaged
-from evaluate.protocol import Search, ranking_evaluator
+from evaluate.protocol import Scored, Search, ranking_evaluator
 from evaluate.ranking import JUNK, Matches, score
 from evaluate.similarity import Rerank, at_most_one, similarity_of
 
@@ -45,26 +45,27 @@ def run_eval(
                      "scoring 0"] = "valid",
     deciles: Annotated[bool, "also mAP by norm and margin of the query images, of norm-aware networks"] = False,
     block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64,
-) -> dict[str, float]:
+) -> Scored:
     """Means over the queries that `count` names; those without a match are counted in `queries_without_match`."""
     scores = score(found.similarity, found.matches, block_bytes=block_mib * 2**20)
     valid = scores.valid
     if not valid.any():
         raise DataError(f"{found}: {_why_nothing_matches(found.query, found.gallery)}")
     counted = valid if count == "valid" else np.full_like(valid, True)
-    first_hit = np.where(valid, scores.first_hit, np.inf)[counted]
-    trapezoid, standard, inp = (np.nan_to_num(column[counted])  # NaN where there is nothing to find
+    first_hit = np.where(valid, scores.first_hit, np.inf)
+    trapezoid, standard, inp = (np.where(counted, np.nan_to_num(column), np.nan)  # 0 where there is nothing to find
                                 for column in (scores.ap_trapezoid, scores.ap, scores.inp))
     precisions = {"standard": standard, "trapezoid": trapezoid}[ap]
-    return {
-        "mAP": float(precisions.mean()),
-        "mAP_trapezoid": float(trapezoid.mean()),
-        **{f"rank{k}": float(np.mean(first_hit < k)) for k in (1, 5, 10)},
-        "mINP": float(inp.mean()),
+    return Scored("queries", {
+        "mAP": precisions,
+        "mAP_trapezoid": trapezoid,
+        **{f"rank{k}": np.where(counted, first_hit < k, np.nan) for k in (1, 5, 10)},
+        "mINP": inp,
+    }, {
         "queries": float(np.count_nonzero(valid)),
         "queries_without_match": float(np.count_nonzero(~valid)),
-        **(by_decile(found.query, counted, precisions) if deciles else {}),
-    }
+        **(by_decile(found.query, counted, precisions[counted]) if deciles else {}),
+    }, finest="mAP")
 
 
 def _why_nothing_matches(query: Predictions, gallery: Predictions) -> str:

@@ -5,29 +5,11 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data.records import Predict, Predictions, RunEval
 from evaluate.ranking import Matches, Similarity
 from params.schema import Evaluation
-
-Score = Callable[..., dict[str, float]]
-
-
-def evaluator(*, logits: bool) -> Callable[[Score], RunEval]:
-    """Make run_eval(config, predict) of a function that takes its options by keyword.
-
-    The options are what config["evaluation_params"] holds besides the keys of every evaluator (`type`,
-    `every`, `monitor`, ...); without that section they have their defaults.
-    `logits`: whether the function reads logits, which cost time and memory with many classes.
-    """
-    def declare(score: Score) -> RunEval:
-        @wraps(score)  # the signature stays that of `score`: its keyword-only arguments are the schema
-        def run_eval(config: Mapping[str, Any], predict: Predict) -> dict[str, float]:
-            return score(config, predict, **_options(config))
-
-        run_eval.wants_logits = logits  # type: ignore[attr-defined]
-        return run_eval
-
-    return declare
 
 
 class Search(NamedTuple):
@@ -44,7 +26,59 @@ class Search(NamedTuple):
         return f"{self.query_split} against {self.gallery_split}"
 
 
-def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Score], RunEval]:
+class Classified(NamedTuple):
+    """Which classes the images of a split are of, and which the network takes them for."""
+
+    split: str
+    true: np.ndarray  # (N,) int64
+    said: np.ndarray  # (N,) int64
+
+
+class Scored(NamedTuple):
+    """What an evaluator found: metrics that are means, with what they are the means of, and other metrics."""
+
+    of: str  # what is averaged: "queries", "images", "folds"
+    values: Mapping[str, np.ndarray]  # metric -> (N,) float64, NaN for what does not count
+    others: Mapping[str, float] = {}
+    finest: str = ""  # of `values`, the metric that tells the worst from the best
+    seen: Search | Classified | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric, the means first."""
+        means = {name: float(values[~np.isnan(values)].mean()) for name, values in self.values.items()}
+        return {**means, **self.others}
+
+
+Score = Callable[..., Scored | dict[str, float]]  # a dict where nobody need know what its means are of
+Scores = Callable[[Mapping[str, Any], Predict], Scored]
+
+
+def evaluator(*, logits: bool) -> Callable[[Score], RunEval]:
+    """Make run_eval(config, predict) of a function that takes its options by keyword.
+
+    The options are what config["evaluation_params"] holds besides the keys of every evaluator (`type`,
+    `every`, `monitor`, ...); without that section they have their defaults. `run_eval.scored(config, predict)`
+    also says what the metrics are the means of.
+    `logits`: whether the function reads logits, which cost time and memory with many classes.
+    """
+    def declare(score: Score) -> RunEval:
+        def scored(config: Mapping[str, Any], predict: Predict) -> Scored:
+            found = score(config, predict, **_options(config))
+            return found if isinstance(found, Scored) else Scored("", {}, found)
+
+        @wraps(score)  # the signature stays that of `score`: its keyword-only arguments are the schema
+        def run_eval(config: Mapping[str, Any], predict: Predict) -> dict[str, float]:
+            return scored(config, predict).metrics
+
+        run_eval.wants_logits = logits  # type: ignore[attr-defined]
+        run_eval.scored = scored  # type: ignore[attr-defined]
+        return run_eval
+
+    return declare
+
+
+def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Callable[..., Scored]], RunEval]:
     """Make run_eval(config, predict) of search(predict) and a function that scores what it found.
 
     Each takes its own options by keyword. `run_eval.search(config, predict)` is the search alone, for those
@@ -52,11 +86,12 @@ def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Score], RunEva
     """
     wanted = _keywords(search)
 
-    def declare(score: Score) -> RunEval:
+    def declare(score: Callable[..., Scored]) -> RunEval:
         @wraps(score)
-        def run_eval(config: Mapping[str, Any], predict: Predict, **options: Any) -> dict[str, float]:
+        def run_eval(config: Mapping[str, Any], predict: Predict, **options: Any) -> Scored:
             given = {name: options.pop(name) for name in wanted.keys() & options.keys()}
-            return score(search(predict, **given), **options)
+            found = search(predict, **given)
+            return score(found, **options)._replace(seen=found)
 
         def search_alone(config: Mapping[str, Any], predict: Predict) -> Search:
             options = _options(config)
@@ -74,6 +109,14 @@ def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Score], RunEva
 def search_of(run_eval: Callable[..., Any]) -> Callable[[Mapping[str, Any], Predict], Search] | None:
     """The search of an evaluator made by `ranking_evaluator`; None of another."""
     return getattr(run_eval, "search", None)
+
+
+def scored_of(run_eval: Callable[..., Any]) -> Scores:
+    """What an evaluator says of its metrics beside them; of a plain run_eval, nothing."""
+    def alone(config: Mapping[str, Any], predict: Predict) -> Scored:
+        return Scored("", {}, run_eval(config, predict))
+
+    return getattr(run_eval, "scored", alone)
 
 
 def is_declared(run_eval: Callable[..., Any]) -> bool:

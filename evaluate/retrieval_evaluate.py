@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from data.records import DataError, Predict
 from evaluate.clustering import clustering_nmi, needs_sklearn
 from evaluate.distances import Cosine, unit
-from evaluate.protocol import Search, ranking_evaluator
+from evaluate.protocol import Scored, Search, ranking_evaluator
 from evaluate.ranking import JUNK, Matches, average_precision_at_r, positive_ranks, r_precision
 from params.errors import Mistake, ParamsError
 
@@ -47,21 +47,23 @@ def run_eval(
     nmi: Annotated[bool, AfterValidator(needs_sklearn), "also cluster the images that are searched: the "
                    "best of 10 runs of k-means, one alone beyond 1,000 classes; minutes at 60,000 images"] = False,
     block_mib: Annotated[int, Field(ge=1), "MiB of similarities held at a time"] = 64,
-) -> dict[str, float]:
+) -> Scored:
     """Means over the images whose class has another; the others are counted in `queries_without_match`."""
-    ranked = positive_ranks(found.similarity, found.matches, block_bytes=block_mib * 2**20)
-    scores = [(ranks[0], average_precision_at_r(ranks), r_precision(ranks)) for ranks in ranked if ranks.size]
-    if not scores:
+    table = np.full((3, len(found.query.labels)), np.nan)
+    for row, ranks in enumerate(positive_ranks(found.similarity, found.matches, block_bytes=block_mib * 2**20)):
+        if ranks.size:
+            table[:, row] = ranks[0], average_precision_at_r(ranks), r_precision(ranks)
+    first_hit, map_at_r, precision = table
+    valid = ~np.isnan(first_hit)
+    if not valid.any():
         raise DataError(_nothing_to_find(found))
-    first_hit, map_at_r, precision = np.array(scores).T
-    metrics = {f"recall@{n}": float(np.mean(first_hit < n)) for n in k}
-    metrics |= {"map@r": float(map_at_r.mean()), "r_precision": float(precision.mean())}
+    recalls = {f"recall@{n}": np.where(valid, first_hit < n, np.nan) for n in k}
+    others = {"queries": float(np.count_nonzero(valid)), "queries_without_match": float(np.count_nonzero(~valid))}
     if nmi:
         known = found.gallery.labels != JUNK
         embeddings = unit(found.gallery.embeddings[known], found.gallery_split)
-        metrics["nmi"] = clustering_nmi(embeddings, found.gallery.labels[known])
-    return metrics | {"queries": float(len(scores)),
-                      "queries_without_match": float(len(found.query.labels) - len(scores))}
+        others = {"nmi": clustering_nmi(embeddings, found.gallery.labels[known]), **others}
+    return Scored("queries", {**recalls, "map@r": map_at_r, "r_precision": precision}, others, finest="map@r")
 
 
 def _nothing_to_find(found: Search) -> str:
