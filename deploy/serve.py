@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
@@ -39,11 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    try:
-        from .server import app, process, service
-    except ImportError as error:
-        raise ServeError(f"deploy.serve needs {error.name}: pip install fastapi uvicorn httptools python-multipart "
-                         f"prometheus-client") from None
+    for needed in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            import_module(needed)
+        except ImportError:
+            raise ServeError(f"deploy.serve needs {needed}: pip install fastapi uvicorn python-multipart "
+                             f"prometheus-client") from None
+    from .server import app, process, service  # only now, since they import those
+
     token = _token(options.token_file)
     extractor = FeatureExtractor(options.model, providers=options.providers or "auto",
                                  batch_size=options.batch_size, threads=options.threads)

@@ -50,6 +50,12 @@ class Batcher:
                 self._changed.notify()
         return job.answer
 
+    def hurry(self) -> None:
+        """Wait for others no longer, since none will come."""
+        with self._changed:
+            self._max_delay = 0.0
+            self._changed.notify()
+
     def close(self) -> None:
         """Finish what waits, and end the thread."""
         with self._changed:
@@ -69,8 +75,11 @@ class Batcher:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             if not self._jobs:
                 return []
-            self._changed.wait_for(lambda: self._rows >= self._batch_size or self._closed,
-                                   self._jobs[0].arrived + self._max_delay - monotonic())
+            while not self._closed and self._rows < self._batch_size:
+                left = self._jobs[0].arrived + self._max_delay - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
             ends = np.cumsum([len(job.rows) for job in self._jobs])
             jobs = [self._jobs.popleft() for _ in takewhile(lambda end: end <= self._batch_size, ends)]
             self._rows -= sum(len(job.rows) for job in jobs)

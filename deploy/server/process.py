@@ -52,4 +52,6 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop now: asked ten times a second."""
         asked = await super().on_tick(counter)
+        if asked:
+            self._service.stop()
         return asked and (self.force_exit or not self._service.room.images)

@@ -94,6 +94,10 @@ class Service:
         return said | {"name": self.name, "dim": self.extractor.dim, "height": self.extractor.height,
                        "width": self.extractor.width, "gallery": gallery, "images": self.folder is not None}
 
+    def stop(self) -> None:
+        """Let nobody wait for requests that will not come."""
+        self._batcher.hurry()
+
     def close(self) -> None:
         """Finish what waits, and end all threads."""
         self._pool.shutdown()

@@ -127,8 +127,8 @@ def _length(header: str, most: int) -> int:
 def _array(images: InputTensor, behind: bytes) -> np.ndarray:
     """The tensor, from JSON or from the bytes behind it."""
     dtype, count, size = TYPES[images.datatype], math.prod(images.shape), images.parameters.binary_data_size
-    if size is not None and images.data is not None:
-        raise Refused(400, "inputs[0]: data or binary_data_size expected, got both")
+    if (size is None) == (images.data is None):
+        raise Refused(400, "inputs[0]: either data or binary_data_size expected")
     _expect("bytes behind the JSON", size or 0, len(behind))
     if size is None:
         array = _of_json(images.data or [], dtype)

@@ -5,7 +5,8 @@ const LEVEL = /^far=/;
 const FIRST = 8; // numbers of an embedding that are shown
 
 let model = null;
-let hits = []; // of the last search
+let last = null; // the image that was looked for last
+let entries = []; // what was found for it, the best first, as hits and list items
 let asking = new AbortController();
 
 async function ask(path, options = {}) {
@@ -82,6 +83,7 @@ function facts() {
 
 async function look(file) {
   if (!file || !model) return;
+  last = file;
   asking.abort();
   const { signal } = (asking = new AbortController());
   part.preview.src = URL.createObjectURL(file);
@@ -93,7 +95,8 @@ async function look(file) {
   try {
     const path = model.gallery ? "v1/search" : "v1/embeddings";
     const answer = await (await ask(path, { method: "POST", body: form, signal })).json();
-    model.gallery ? showHits(answer.results[0]) : showEmbedding(answer.embeddings[0]);
+    if (model.gallery) showHits(answer.results[0]);
+    else showEmbedding(answer.embeddings[0]);
     part.found.hidden = false;
   } catch (error) {
     if (!signal.aborted) say("", error.message);
@@ -108,23 +111,24 @@ function showEmbedding(numbers) {
   say("Done");
 }
 
-function showHits(found) {
-  hits = found;
+function showHits(hits) {
   part["found-title"].textContent = "Nearest in the gallery";
+  entries = hits.map((hit) => ({ hit, item: listed(hit) }));
   draw();
 }
 
 function draw() {
-  const least = model.thresholds?.[part.threshold.value]?.threshold ?? null;
-  const accepted = hits.filter((hit) => least === null || hit.similarity >= least).length;
-  const entries = hits.map((hit, place) => entry(hit, place >= accepted));
-  if (least !== null) entries.splice(accepted, 0, made("li", `below threshold ${least.toFixed(3)}`, "line"));
-  part.hits.replaceChildren(...entries);
-  say(least === null ? `${hits.length} found` : `${accepted} of ${hits.length} reach the threshold`);
+  const least = model.thresholds?.[part.threshold.value]?.threshold ?? -Infinity;
+  const below = entries.filter(({ hit }) => hit.similarity < least);
+  const accepted = entries.length - below.length;
+  part.hits.replaceChildren(...entries.map(({ item }) => item));
+  for (const { hit, item } of entries) item.classList.toggle("below", hit.similarity < least);
+  if (below.length) below[0].item.before(made("li", `below threshold ${least.toFixed(3)}`, "line"));
+  say(part.threshold.value ? `${accepted} of ${entries.length} reach the threshold` : `${entries.length} found`);
 }
 
-function entry(hit, below) {
-  const item = made("li", "", below ? "below" : "");
+function listed(hit) {
+  const item = made("li", "");
   const seen = [hit.camera === -1 ? "" : `camera ${hit.camera}`, hit.tag].filter(Boolean).join(", ");
   if (model.images) item.append(picture(hit.name));
   item.append(made("span", hit.similarity.toFixed(3), "score"), made("span", hit.name, "name"),
@@ -147,7 +151,7 @@ function picture(name) {
 part.file.addEventListener("change", () => look(part.file.files[0]));
 part.file.addEventListener("click", () => { part.file.value = ""; }); // the same file again is a change, too
 part.k.addEventListener("change", () => look(last));
-part.threshold.addEventListener("change", draw);
+part.threshold.addEventListener("change", () => { if (entries.length) draw(); });
 part.preview.addEventListener("load", () => { part.preview.hidden = false; URL.revokeObjectURL(part.preview.src); });
 part.preview.addEventListener("error", () => { part.preview.hidden = true; });
 part.access.addEventListener("submit", (event) => {

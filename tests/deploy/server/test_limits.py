@@ -1,0 +1,204 @@
+"""What the service refuses, for whom, and how it ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from deploy.serve import main
+
+ROOT = Path(__file__).parents[3]
+PATIENT = 10**9  # milliseconds: a batch waits until it is full
+
+
+@pytest.fixture(scope="module")
+def strict(serve, shipped, tmp_path_factory):
+    """A service with small limits, which waits for full batches and asks for a token."""
+    token = tmp_path_factory.mktemp("secret") / "token"
+    token.write_text("open sesame\n")
+    options = {"max_images": 2, "max_body_mb": 1, "max_pixels": 5000, "timeout_s": 1, "max_delay_ms": PATIENT,
+               "batch_size": 2, "token_file": token}
+    return serve(shipped, *(text for name, value in options.items() for text in (f"--{name}", value)))
+
+
+@pytest.fixture(scope="module")
+def known(strict):
+    """A client of that service who knows the token."""
+    with httpx.Client(base_url=strict.url, headers={"Authorization": "Bearer open sesame"}, timeout=60) as client:
+        yield client
+
+
+def said(answer, status):
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]
+
+
+def test_without_the_token_only_health_and_page_are_open(strict, known, files, encoded):
+    for headers in ({}, {"Authorization": "Bearer open"}, {"Authorization": "Basic open sesame"},
+                    {"Authorization": b"Bearer \xff"}):
+        with httpx.Client(base_url=strict.url, headers=headers) as stranger:
+            for path in ("/v1/model", "/metrics", "/openapi.json", "/v2", "/v1/gallery/images/0.jpg", "/nothing"):
+                answer = stranger.get(path)
+                assert said(answer, 401).startswith("token: ") and answer.headers["WWW-Authenticate"] == "Bearer"
+            assert said(stranger.post("/v1/embeddings", files=files(encoded)), 401).startswith("token: ")
+            for path in ("/v2/health/live", "/v2/health/ready", "/", "/page.js", "/page.css", "/icon.svg"):
+                assert stranger.get(path).status_code == 200
+    assert known.get("/v1/model").status_code == 200
+
+
+def test_a_token_of_the_environment_is_asked_for_too(serve, shipped):
+    service = serve(shipped, KILN_TOKEN="from outside")
+    assert httpx.get(f"{service.url}/v2").status_code == 401
+    assert httpx.get(f"{service.url}/v2", headers={"Authorization": "Bearer from outside"}).status_code == 200
+
+
+def test_a_request_has_to_be_small(known, files, encoded, png):
+    assert said(known.post("/v1/embeddings", files=files(encoded[:3])), 400).startswith("Too many files")
+    assert said(known.post("/v1/embeddings", json={"images": ["AAAA"] * 3}), 400).startswith("images: at most 2 in a")
+    assert said(known.post("/v1/embeddings", files=files([png(50, 100), png(51, 100)])), 400) \
+        == "images[1]: 51 x 100 pixels; the limit is 5000 pixels"
+    as_json = {"Content-Type": "application/json"}
+    for content in (bytes(2**20 + 1), (bytes(2**10) for _ in range(1025))):  # announced, and streamed
+        answer = known.post("/v1/embeddings", content=content, headers=as_json)
+        assert said(answer, 413).startswith("body: at most 1048576 bytes")
+    assert known.post("/v1/embeddings", files=files(encoded[:2])).status_code == 200
+
+
+def test_a_request_that_waits_too_long_is_told_so_and_dropped(known, extractor, files, encoded):
+    computed = "kiln_batch_images_sum"
+    before = metrics(known, computed)
+    alone = {"inputs": [{"name": "images", "shape": [1, 24, 16, 3], "datatype": "UINT8", "data": [0] * 1152}],
+             "parameters": {"timeout": 1000}}
+    for given, limit in ({"files": files(encoded[:1])}, "1"), ({"json": alone}, "0.001"):
+        path = "/v1/embeddings" if "files" in given else "/v2/models/small/infer"
+        assert said(known.post(path, **given), 504).startswith(f"no answer within {limit} s")
+        assert metrics(known, "kiln_queue_images") == 0
+        answer = known.post("/v1/embeddings", files=files(encoded[1:2]))  # fills the batch
+        np.testing.assert_allclose(answer.json()["embeddings"], extractor.extract(encoded[1:2]), atol=1e-6)
+    assert metrics(known, computed) == before + 2  # and not 4
+
+
+def metrics(client, name):
+    return next(float(line.split()[-1]) for line in client.get("/metrics").text.splitlines() if line.startswith(name))
+
+
+def test_a_full_queue_refuses_more_until_there_is_room(serve, shipped, extractor, encoded, files):
+    service = serve(shipped, "--batch_size", 4, "--max_queue", 4, "--max_delay_ms", PATIENT)
+
+    def post(images):
+        return httpx.post(f"{service.url}/v1/embeddings", files=files(images), timeout=60)
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(post, [image]) for image in encoded[:3]]
+        service.wait_for(images=3)
+        refused = post(encoded[3:5])
+        assert said(refused, 429).startswith("too many requests at once") and refused.headers["Retry-After"] == "1"
+        waiting.append(pool.submit(post, [encoded[3]]))  # fills the batch, which sets all four off
+        answers = [future.result() for future in waiting]
+    np.testing.assert_allclose([answer.json()["embeddings"][0] for answer in answers], extractor.extract(encoded[:4]),
+                               atol=1e-6)
+    assert post(encoded[:4]).status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_once_what_it_has_begun_is_done(serve, shipped, extractor, encoded, files, number):
+    service = serve(shipped, "--max_delay_ms", PATIENT)
+    request = httpx.Request("POST", f"{service.url}/v1/embeddings", files=files([encoded[5]]))
+    body = request.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with socket.create_connection(("127.0.0.1", service.port)) as half, ThreadPoolExecutor() as pool:
+        half.sendall(f"POST /v1/embeddings HTTP/1.1\r\n{head}\r\n".encode() + body[:100])
+        waiting = pool.submit(httpx.post, f"{service.url}/v1/embeddings", files=files([encoded[2]]), timeout=60)
+        service.wait_for(images=2)
+        service.process.send_signal(number)
+        while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
+            pass
+        assert httpx.get(f"{service.url}/v2/health/live").status_code == 200
+        refused = httpx.post(f"{service.url}/v1/embeddings", files=files(encoded[:1]))
+        assert said(refused, 503) == "the service is stopping; ask another"
+        half.sendall(body[100:])
+        answered = b"".join(iter(lambda: half.recv(65536), b""))
+        also = waiting.result()
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    found = [json.loads(answered.partition(b"\r\n\r\n")[2]), also.json()]
+    np.testing.assert_allclose([each["embeddings"][0] for each in found], extractor.extract([encoded[5], encoded[2]]),
+                               atol=1e-6)
+    assert service.process.wait() == 0
+
+
+def test_an_error_of_ours_has_a_number_and_its_story_stays_in_the_log(serve, with_metadata, files, encoded):
+    def mistaken(facts):
+        facts["preprocessing"] = json.dumps(json.loads(facts["preprocessing"]) | {"height": 30})
+        del facts["golden"]
+
+    service = serve(with_metadata("mistaken.onnx", mistaken))
+    for _ in range(2):
+        error = said(httpx.post(f"{service.url}/v1/embeddings", files=files(encoded[:1])), 500)
+        text, _, number = error.rpartition(" ")
+        assert text == "error of the service; its log has it as"
+        assert f"error {number}\nTraceback" in service.log.read_text()
+    assert httpx.get(f"{service.url}/v2/health/ready").status_code == 200
+
+
+def complaint(capsys, *arguments):
+    """The exit code of a service that cannot start, and the last line that it says."""
+    try:
+        code = main([*map(str, arguments)])
+    except SystemExit as ended:
+        code = ended.code
+    return code, capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--batch_size", 0], "--batch_size 0: at least 1 expected"),
+    (["--max_queue", 0], "--max_queue 0: at least 1 expected"),
+    (["--images", "nowhere"], "--images nowhere: no such folder"),
+    (["--gallery", "nowhere"], "nowhere: no gallery there"),
+    (["--token_file", "nowhere"], "No such file or directory: 'nowhere'"),
+    (["--token_file", "/dev/null"], "/dev/null: a token of printable ASCII characters expected"),
+    (["--providers", "NoSuchProvider"], "provider NoSuchProvider: "),
+])
+def test_a_service_that_cannot_start_says_why_in_one_line(shipped, capsys, options, said):
+    code, line = complaint(capsys, shipped, "--port", 0, *options)
+    assert code == 2 and said in line
+
+
+def test_a_port_that_is_taken_is_said(service, shipped, capsys):
+    code, line = complaint(capsys, shipped, "--port", service.port)
+    assert code == 2 and "Address already in use" in line
+
+
+def test_a_gallery_of_another_model_is_refused(with_metadata, gallery, capsys):
+    other = with_metadata("other.onnx", lambda facts: facts.update(fingerprint=json.dumps("6" * 64)))
+    code, line = complaint(capsys, other, "--gallery", gallery / "entries")
+    assert code == 2 and "the gallery was built with a model of 555555555555" in line
+
+
+def test_a_model_that_says_other_than_where_it_was_exported_is_not_served(with_metadata, capsys):
+    def changed(facts):
+        golden = json.loads(facts["golden"])
+        golden["embeddings"][0] = golden["embeddings"][0][::-1]
+        facts["golden"] = json.dumps(golden)
+
+    code, line = complaint(capsys, with_metadata("changed.onnx", changed))
+    assert code == 1 and line.endswith("see deploy.selftest")
+
+
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_what_is_not_installed_is_said_with_the_remedy(shipped, capsys, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    code, line = complaint(capsys, shipped)
+    assert code == 2 and line.startswith(f"deploy.serve needs {name}: pip install fastapi uvicorn")
+
+
+def test_deploy_alone_needs_nothing_of_the_service():
+    code = "import sys, deploy, deploy.serve; print({'fastapi', 'uvicorn', 'pydantic'} & {*sys.modules})"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "set()\n", ended.stderr
