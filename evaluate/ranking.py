@@ -68,11 +68,11 @@ def _block_ranks(block: np.ndarray, matches: Matches, first: int) -> Iterator[np
     for query, row in enumerate(block, first):  # the block is freed before the next one is computed
         if np.isnan(row).any():
             raise ValueError(f"query {query}: a similarity is not a number")
-        yield _ranks(row, *matches[query])
+        yield ranks_of(row, *matches[query])
 
 
-def _ranks(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Ranks of the positives in one query's similarities, (G,) -> (P,)."""
+def ranks_of(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Ranks of the positives in one query's similarities when some rows are left out: (G,), (P,), (I,) -> (P,)."""
     if not positives.size:
         return positives
     row = similarity.copy()
