@@ -57,6 +57,9 @@ class Images(Protocol):
     def read(self, i: int) -> bytes:
         """The encoded image i; DataError when it is damaged."""
 
+    def original_path(self, i: int) -> str:
+        """Where image i came from, relative to its source's root."""
+
     def where(self, i: int) -> str:
         """Image i for people: file, record and original path."""
 

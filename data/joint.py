@@ -39,6 +39,11 @@ class Joint:
         archive, own = self._place(i)
         return archive.read(own)
 
+    def original_path(self, i: int) -> str:
+        """Where image i came from, as its archive gives it."""
+        archive, own = self._place(i)
+        return archive.original_path(own)
+
     def where(self, i: int) -> str:
         """Image i for people, by the archive that it is in."""
         archive, own = self._place(i)
