@@ -82,6 +82,7 @@ function facts() {
 }
 
 async function look(file) {
+  await starting;
   if (!file || !model) return;
   last = file;
   asking.abort();
@@ -157,7 +158,7 @@ part.preview.addEventListener("error", () => { part.preview.hidden = true; });
 part.access.addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", part.token.value.trim());
-  start();
+  starting = start();
 });
 document.addEventListener("paste", (event) => look(event.clipboardData.files[0]));
 document.addEventListener("dragover", (event) => { event.preventDefault(); part.drop.classList.add("over"); });
@@ -167,4 +168,4 @@ document.addEventListener("drop", (event) => {
   part.drop.classList.remove("over");
   look(event.dataTransfer.files[0]);
 });
-start();
+let starting = start();
