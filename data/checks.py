@@ -1,55 +1,14 @@
 """What can be wrong with a packed set: each check looks at all splits and says what it found."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from data.archive import Archive
-from data.sources import PAIRED
-
-EXAMPLES = 3
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong, what it does to a run, and what to do about it."""
-
-    level: Literal["error", "warning", "note"]
-    check: str
-    what: str
-    effect: str
-    remedy: str
-
-
-class Scanned(NamedTuple):
-    """A split of which every record was read."""
-
-    archive: Archive
-    digests: np.ndarray  # (N,) S20: sha1 of each record, empty where it cannot be used
-    corrupt: Mapping[int, str]  # record -> what is wrong with it
-
-    def per_class(self) -> np.ndarray:
-        """Images of each class: (K,)."""
-        labels = self.archive.labels
-        return np.bincount(labels[labels >= 0], minlength=len(self.archive.class_names))
-
-    @property
-    def paired(self) -> bool:
-        """Whether its images stand two by two, an image more than once and a class with one image too."""
-        return (self.archive.source, self.archive.split) in PAIRED
-
-    def class_names(self, where: np.ndarray) -> list[str]:
-        """The names of the classes at which a mask (K,) is true."""
-        return [self.archive.class_names[k] for k in np.flatnonzero(where)]
-
-    def paths(self, records: Iterable[int]) -> str:
-        """The original paths of the first of some records, and how many more there are."""
-        return _some([self.archive.original_path(int(i)) for i in records])
-
-
-Splits = Mapping[str, Scanned]
-Place = tuple[str, int]  # split, record
+from data.duplicates import duplicates_across, duplicates_within
+from data.near_duplicates import near_duplicates_across
+from data.scanned import Finding, Scanned, Splits, some
 
 
 def corrupt_records(splits: Splits) -> Iterator[Finding]:
@@ -58,7 +17,7 @@ def corrupt_records(splits: Splits) -> Iterator[Finding]:
         if split.corrupt:
             yield Finding(
                 "error", "corrupt_records",
-                f"{name}: {len(split.corrupt)} corrupt records: {_some(list(split.corrupt.values()))}",
+                f"{name}: {len(split.corrupt)} corrupt records: {some(list(split.corrupt.values()))}",
                 "the run stops when it comes to one",
                 "pack the set again, with --skip_corrupt where the image files are corrupt themselves")
 
@@ -106,44 +65,9 @@ def leaked_identities(splits: Splits) -> Iterator[Finding]:
         leaked = sorted(trained & _present(splits[name])) if _asks_for_new_classes(splits, name) else []
         if leaked:
             yield Finding("error", "leaked_identities",
-                          f"train and {name}: {len(leaked)} identities in common: {_some(leaked)}",
+                          f"train and {name}: {len(leaked)} identities in common: {some(leaked)}",
                           "the metric is of identities that training has seen, and too high",
                           "give every identity to one side only")
-
-
-def duplicates_within(splits: Splits) -> Iterator[Finding]:
-    """Images of one split that are equal, byte for byte."""
-    for name, groups in _by_split(_equal_images(splits)).items():
-        split = splits[name]
-        torn = [group for group in groups if len(set(split.archive.labels[group])) > 1]
-        copies = [i for group in groups if group not in torn for i in _copies(split, group)]
-        if torn:
-            yield Finding("warning", "contradictory_labels",
-                          f"{name}: {len(torn)} images stand under several identities: "
-                          f"{split.paths(i for group in torn for i in group)}",
-                          "no answer for them can be right", "keep the one that is right")
-        if copies:
-            yield Finding("warning", "duplicates_within",
-                          f"{name}: {len(copies)} images are copies of others: {split.paths(copies)}",
-                          "they weigh twice, and as positives of each other they teach nothing",
-                          "remove the copies")
-
-
-def duplicates_across(splits: Splits) -> Iterator[Finding]:
-    """Images that are equal, byte for byte, and in two splits."""
-    groups = _equal_images(splits)
-    for one, others, effect in (
-        ("train", ("query", "gallery", "multi_query", "val", "test"),
-         "the metric counts images that training has seen"),
-        ("gallery", ("query",), "they find themselves, unless the camera is the same too, which is ignored"),
-    ):
-        for other in others:
-            shared = [group for group in groups if any(name == one for name, _ in group)]
-            copies = [i for group in shared for name, i in group if name == other]
-            if copies:
-                yield Finding("warning", "duplicates_across",
-                              f"{one} and {other}: {len(copies)} images of {other} are in {one} too: "
-                              f"{splits[other].paths(copies)}", effect, f"take them out of {one}")
 
 
 def singletons(splits: Splits) -> Iterator[Finding]:
@@ -152,7 +76,7 @@ def singletons(splits: Splits) -> Iterator[Finding]:
         alone = splits["train"].class_names(splits["train"].per_class() == 1)
         if alone:
             yield Finding("warning", "singletons",
-                          f"train: {len(alone)} identities with one image: {_some(alone)}",
+                          f"train: {len(alone)} identities with one image: {some(alone)}",
                           "their only positive is the image itself: pair losses learn nothing from it",
                           "add images of them, or leave them out")
 
@@ -163,7 +87,7 @@ def empty_classes(splits: Splits) -> Iterator[Finding]:
         empty = splits["train"].class_names(splits["train"].per_class() == 0)
         if empty:
             yield Finding("warning", "empty_classes",
-                          f"train: {len(empty)} classes without any image: {_some(empty)}",
+                          f"train: {len(empty)} classes without any image: {some(empty)}",
                           "the classifier has outputs for them that nothing trains",
                           "take them out of the set, and pack again")
 
@@ -171,12 +95,17 @@ def empty_classes(splits: Splits) -> Iterator[Finding]:
 def queries_without_match(splits: Splits) -> Iterator[Finding]:
     """Queries that the gallery shows by no other camera; test images that are alone in their class."""
     if {"query", "gallery"} <= splits.keys():
-        matches = _matches(splits["query"].archive, splits["gallery"].archive)
-        yield from _unmatched("query", splits["query"], matches, "not in the gallery by another camera")
+        matches, by_own = _matches(splits["query"].archive, splits["gallery"].archive)
+        why, remedy = "not in the gallery by another camera", "check the cameras and labels of the set"
+        alone = int(((matches == 0) & (by_own > 0)).sum())
+        if alone:
+            why += f", {alone} of them by their own alone"
+            remedy += ", or give no image a camera: then those of the query's own camera count too"
+        yield from _unmatched("query", splits["query"], matches, why, remedy)
     if "test" in splits and not splits["test"].paired:
         labels = splits["test"].archive.labels
         yield from _unmatched("test", splits["test"], np.bincount(labels + 1)[labels + 1] - 1,
-                              "alone in their class")
+                              "alone in their class", "check the labels of the set")
 
 
 def cameras(splits: Splits) -> Iterator[Finding]:
@@ -189,13 +118,24 @@ def cameras(splits: Splits) -> Iterator[Finding]:
                           f"{split.paths(without)}", "images of their own camera count as matches",
                           "give every image a camera, or none")
         elif len(without) and name in ("query", "gallery"):
-            yield Finding("note", "cameras", f"{name}: no image has a camera",
-                          "images of the query's own camera count as matches", "nothing, if that is meant")
+            yield _no_camera(name, splits)
+
+
+def turned(splits: Splits) -> Iterator[Finding]:
+    """Images that are stored on their side, with an EXIF tag that says so."""
+    for name, split in splits.items():
+        records = np.flatnonzero(split.turned)
+        if len(records):
+            yield Finding("note", "turned",
+                          f"{name}: {len(records)} images are stored turned or mirrored, and their EXIF orientation "
+                          f"says how: {split.paths(records)}",
+                          "Kiln shows them upright, in training and in deployment; other programs may not",
+                          "nothing, where the tags are right")
 
 
 CHECKS: tuple[Callable[[Splits], Iterator[Finding]], ...] = (
     corrupt_records, missing_splits, mixed_packings, junk_in_train, leaked_identities, duplicates_within,
-    duplicates_across, singletons, empty_classes, queries_without_match, cameras,
+    duplicates_across, near_duplicates_across, turned, singletons, empty_classes, queries_without_match, cameras,
 )
 
 
@@ -211,55 +151,32 @@ def _asks_for_new_classes(splits: Splits, name: str) -> bool:
     return not (closed and name == "test")
 
 
-def _equal_images(splits: Splits) -> list[list[Place]]:
-    """The groups of two and more records with equal bytes."""
-    digests = np.concatenate([split.digests for split in splits.values()])
-    places = [(name, i) for name, split in splits.items() for i in range(len(split.archive))]
-    _, group, size = np.unique(digests, return_inverse=True, return_counts=True)
-    groups: dict[int, list[Place]] = {}
-    for position in np.flatnonzero((size[group] > 1) & (digests != b"")):
-        groups.setdefault(group[position], []).append(places[position])
-    return list(groups.values())
-
-
-def _copies(split: Scanned, group: list[int]) -> list[int]:
-    """Of equal records those after the first; where images stand in pairs, a file counts once."""
-    if split.paired:
-        group = sorted({split.archive.original_path(i): i for i in reversed(group)}.values())
-    return group[1:]
-
-
-def _by_split(groups: list[list[Place]]) -> dict[str, list[list[int]]]:
-    """For each split the parts of groups, of two and more records, that lie in it."""
-    parts: dict[str, list[list[int]]] = {}
-    for group in groups:
-        for name in dict.fromkeys(name for name, _ in group):
-            part = [i for other, i in group if other == name]
-            if len(part) > 1:
-                parts.setdefault(name, []).append(part)
-    return parts
-
-
-def _matches(query: Archive, gallery: Archive) -> np.ndarray:
-    """How many gallery images each query can find, (Q,): its label, and another camera where it has one."""
+def _matches(query: Archive, gallery: Archive) -> tuple[np.ndarray, np.ndarray]:
+    """How many images of its label each query can find, (Q,), and how many not, for they are by its camera, (Q,)."""
     shown = Counter(gallery.labels.tolist())
     shown_by = Counter(zip(gallery.labels.tolist(), gallery.cameras.tolist(), strict=True))
-    return np.array([shown[label] - (shown_by[label, camera] if camera >= 0 else 0)
-                     for label, camera in zip(query.labels.tolist(), query.cameras.tolist(), strict=True)])
+    asked = list(zip(query.labels.tolist(), query.cameras.tolist(), strict=True))
+    by_own = np.array([shown_by[label, camera] if camera >= 0 else 0 for label, camera in asked])
+    return np.array([shown[label] for label, _ in asked]) - by_own, by_own
 
 
-def _unmatched(name: str, split: Scanned, matches: np.ndarray, why: str) -> Iterator[Finding]:
+def _unmatched(name: str, split: Scanned, matches: np.ndarray, why: str, remedy: str) -> Iterator[Finding]:
     asked = split.archive.labels >= 0
     without = np.flatnonzero(asked & (matches <= 0))
     if len(without) == asked.sum():
         yield Finding("error", "queries_without_match", f"{name}: no image has a match, all are {why}",
-                      "the evaluator refuses to score the split", "check the cameras and labels of the set")
+                      "the evaluator refuses to score the split", remedy)
     elif len(without):
         yield Finding("warning", "queries_without_match",
                       f"{name}: {len(without)} images are {why}: {split.paths(without)}",
-                      "the evaluator drops them, and says how many", "nothing, or leave them out of the set")
+                      "the evaluator drops them, and says how many",
+                      f"{remedy}; nothing, if that is how they are")
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:EXAMPLES])
-    return shown if len(names) <= EXAMPLES else f"{shown} and {len(names) - EXAMPLES} more"
+def _no_camera(name: str, splits: Splits) -> Finding:
+    other = {"query": "gallery", "gallery": "query"}[name]
+    what, effect = f"{name}: no image has a camera", "images of the query's own camera count as matches"
+    if other in splits and (splits[other].archive.cameras >= 0).any():
+        return Finding("warning", "cameras", f"{what}, those of {other} have one", effect,
+                       "give the images of both a camera, or none")
+    return Finding("note", "cameras", what, effect, "nothing, if that is meant")

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from data.archive import Archive, open_archive
-from data.checks import CHECKS, Finding, Scanned, missing_splits
+from data.checks import CHECKS, missing_splits
+from data.likeness import SIDE, thumbnail
+from data.near_duplicates import near_duplicates_within
 from data.parallel import cores, map_in_processes
 from data.records import DataError
+from data.scanned import Finding, Scanned
 from data.sources import SPLITS
 from deploy.preprocess import ImageError, opened
 
@@ -58,8 +63,20 @@ class Report(NamedTuple):
                            "findings": [finding._asdict() for finding in self.findings]}, indent=1)
 
 
-def diagnose(directory: Path, workers: int = 1) -> Report:
-    """Read and decode every record of a packed set, and check it; DataError where there is no archive."""
+class Examined(NamedTuple):
+    """A record that was read and, where nothing is wrong with it, decoded."""
+
+    digest: bytes = b""  # sha1
+    thumbnail: bytes = bytes(3 * SIDE * SIDE)
+    turned: bool = False
+    wrong: str = ""
+
+
+def diagnose(directory: Path, workers: int = 1, *, within: bool = False) -> Report:
+    """Read and decode every record of a packed set, and check it; DataError where there is no archive.
+
+    With `within` also for images of one split that look the same.
+    """
     paths = [path for path in (directory / f"{split}.lmdb" for split in SPLITS) if path.exists()]
     if not paths:
         raise DataError(f"{directory}: no archive; make one with python -m data.pack SOURCE ROOT {directory}")
@@ -70,7 +87,8 @@ def diagnose(directory: Path, workers: int = 1) -> Report:
         except (DataError, BrokenProcessPool) as error:
             unreadable.append(_unreadable(path, error))
     # Of a split that cannot be read it is not known whether it is missing.
-    checks = [check for check in CHECKS if splits and not (unreadable and check is missing_splits)]
+    asked = (*CHECKS, near_duplicates_within) if within else CHECKS
+    checks = [check for check in asked if splits and not (unreadable and check is missing_splits)]
     findings = [finding for check in checks for finding in check(splits)]
     summaries = [_summary(name, split) for name, split in splits.items()]
     return Report(str(directory), summaries, unreadable + findings)
@@ -78,39 +96,38 @@ def diagnose(directory: Path, workers: int = 1) -> Report:
 
 def _scan(archive: Archive, workers: int) -> Scanned:
     archive.original_path(0)  # DataError where the paths are damaged, which opening leaves unread
-    digests, corrupt = np.zeros(len(archive), "S20"), {}
     starts = range(0, len(archive), CHUNK)
     tasks = ((archive.path, start, min(start + CHUNK, len(archive))) for start in starts)
+    records: list[Examined] = []
     with tqdm(total=len(archive), desc=archive.split, unit=" images", disable=None) as progress:
         for examined in map_in_processes(_examine, tasks, workers):
-            for i, digest, reason in examined:
-                digests[i] = digest
-                if reason:
-                    corrupt[i] = reason
+            records += examined
             progress.update(len(examined))
-    return Scanned(archive, digests, corrupt)
+    digests, thumbnails, turned, wrong = zip(*records, strict=True)
+    return Scanned(archive, np.array(digests, "S20"), {i: reason for i, reason in enumerate(wrong) if reason},
+                   np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE, 3), np.array(turned))
 
 
-def _examine(task: tuple[Path, int, int]) -> list[tuple[int, bytes, str]]:
-    """(record, its sha1, what is wrong with it) for a range of records."""
+def _examine(task: tuple[Path, int, int]) -> list[Examined]:
     path, start, stop = task
     archive = _opened_once(path)
-    return [(i, *_examine_one(archive, i)) for i in range(start, stop)]
+    return [_examine_one(archive, i) for i in range(start, stop)]
 
 
 _opened_once = lru_cache(maxsize=1)(open_archive)  # called in the workers alone, which live for one scan
 
 
-def _examine_one(archive: Archive, i: int) -> tuple[bytes, str]:
+def _examine_one(archive: Archive, i: int) -> Examined:
     try:
         encoded = archive.read(i)
     except DataError as error:
-        return b"", str(error)
+        return Examined(wrong=str(error))
     try:
-        opened(encoded)
+        image = opened(encoded)
     except ImageError as error:
-        return b"", f"{archive.where(i)}: {error}"
-    return hashlib.sha1(encoded).digest(), ""
+        return Examined(wrong=f"{archive.where(i)}: {error}")
+    turned = Image.open(io.BytesIO(encoded)).getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return Examined(hashlib.sha1(encoded).digest(), thumbnail(image).tobytes(), turned)
 
 
 def _unreadable(path: Path, error: Exception) -> Finding:
@@ -163,9 +180,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.doctor", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder that data.pack wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--within", action="store_true", help="tell of images of one split that look the same, too")
     arguments = parser.parse_args(given)
     try:
-        report = diagnose(arguments.out, cores())
+        report = diagnose(arguments.out, cores(), within=arguments.within)
     except DataError as error:
         print(error, file=sys.stderr)
         return BAD_DATA

@@ -1,5 +1,6 @@
 """The doctor: every defect that was put into a set is found, and none where there is none."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import ExifTags, Image
 
 from data.archive import Meta, Record, write_archive
 from data.checks import CHECKS
@@ -16,15 +18,28 @@ from data.records import DataError
 
 @pytest.fixture
 def write(tmp_path, encoded_image):
-    """Write a split of (image, label, camera); an image is a number of noise, or bytes as they are."""
+    """Write a split of (image, label, camera); an image is bytes, a number of noise, or (number, how it is stored)."""
+
+    def encoded(image):
+        if isinstance(image, bytes):
+            return image
+        return stored(encoded_image(image[0]), image[1]) if isinstance(image, tuple) else encoded_image(image)
 
     def write_split(split, class_names, *images):
-        records = (Record(image if isinstance(image, bytes) else encoded_image(image), label, camera, 1,
-                          f"{split}/{i}.jpg") for i, (image, label, camera) in enumerate(images))
+        records = (Record(encoded(image), label, camera, 1, f"{split}/{i}.jpg")
+                   for i, (image, label, camera) in enumerate(images))
         write_archive(tmp_path / f"{split}.lmdb", records, Meta("market1501", split, class_names))
         return tmp_path
 
     return write_split
+
+
+def stored(image, how):
+    """An image stored another way: as "png", the same pixels, or with an EXIF tag that turns it."""
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = {"png": 1, "turned": 6}[how]
+    Image.open(io.BytesIO(image)).save(out, "PNG", exif=exif)
+    return out.getvalue()
 
 
 @pytest.fixture
@@ -81,10 +96,10 @@ DEFECTS = {
         r"query and gallery number their identities differently"),
     ("error", "queries_without_match"): (
         "query", ["0000", "x", "y"], [(10, 2, 2), (11, 2, 2)],
-        r"query: no image has a match, all are not in the gallery by another camera"),
+        r"query: no image has a match, all are not in the gallery by another camera, 2 of them by their own alone"),
     ("warning", "queries_without_match"): (
         "query", ["0000", "x", "y"], [(10, 1, 1), (11, 2, 2)],
-        r"query: 1 images are not in the gallery by another camera: query/1\.jpg"),
+        r"query: 1 images are not in the gallery by another camera, 1 of them by their own alone: query/1\.jpg"),
     ("warning", "contradictory_labels"): (
         "train", ["a", "b"], [(0, 0, 1), (1, 0, 2), (0, 1, 1), (3, 1, 2)],
         r"train: 1 images stand under several identities: train/0\.jpg, train/2\.jpg"),
@@ -94,6 +109,12 @@ DEFECTS = {
     ("warning", "duplicates_across"): (
         "train", ["a", "b"], [(0, 0, 1), (20, 0, 2), (2, 1, 1), (3, 1, 2)],
         r"train and gallery: 1 images of gallery are in train too: gallery/0\.jpg"),
+    ("warning", "near_duplicates_across"): (
+        "train", ["a", "b"], [(0, 0, 1), (1, 0, 2), (2, 1, 1), ((23, "png"), 1, 2)],
+        r"train and gallery: 1 images of gallery look like images of train: gallery/3\.jpg like train/3\.jpg"),
+    ("note", "turned"): (
+        "train", ["a", "b"], [(0, 0, 1), (1, 0, 2), (2, 1, 1), ((3, "turned"), 1, 2)],
+        r"train: 1 images are stored turned or mirrored, .*: train/3\.jpg"),
     ("warning", "singletons"): (
         "train", ["a", "b"], [(0, 0, 1), (1, 0, 2), (2, 1, 1)], r"train: 1 identities with one image: b"),
     ("warning", "empty_classes"): (
@@ -102,8 +123,6 @@ DEFECTS = {
     ("warning", "cameras"): (
         "train", ["a", "b"], [(0, 0, 1), (1, 0, -1), (2, 1, 1), (3, 1, 2)],
         r"train: 1 of 4 images have no camera: train/1\.jpg"),
-    ("note", "cameras"): (
-        "gallery", ["0000", "x", "y"], [(20, 1, -1), (21, 2, -1)], r"gallery: no image has a camera"),
 }
 
 
@@ -122,10 +141,37 @@ def test_a_defect_is_found_and_nothing_else(clean, write, defect):
 
 def test_many_defects_are_all_found(write):
     write("train", ["a", "b", "c", "x"], (0, 0, 1), (0, 1, 2), (CUT, 0, 1), (3, 3, -1), (4, -1, 2), (5, 3, 1),
-          (5, 3, 2))
+          (5, 3, 2), ((20, "png"), 0, 2), ((6, "turned"), 0, 1))
     write("query", ["x", "y"], (5, 0, 1), (10, 1, 1), (11, 1, 2))
     directory = write("gallery", ["x", "y", "z"], (5, 0, 2), (20, 1, 2))
     assert {check for _, check, _ in found(directory)} == {check for _, check in DEFECTS}
+
+
+def test_images_are_to_have_a_camera_on_both_sides_or_on_none(clean, write):
+    write("gallery", ["0000", "x", "y"], (20, 1, -1), (21, 2, -1))
+    assert found(clean) == [("warning", "cameras", "gallery: no image has a camera, those of query have one")]
+    write("query", ["0000", "x", "y"], (10, 1, -1), (11, 2, -1))
+    assert found(clean) == [("note", "cameras", "query: no image has a camera"),
+                            ("note", "cameras", "gallery: no image has a camera")]
+
+
+def test_a_query_that_looks_like_the_gallery_is_told_where_an_evaluator_compares_them(clean, write):
+    write("gallery", ["0000", "x", "y"], ((10, "png"), 1, 1), ((11, "png"), -1, 3), (20, 1, 2), (21, 2, 2))
+    assert found(clean) == []  # the query's own camera, and junk
+    write("gallery", ["0000", "x", "y"], ((10, "png"), 1, 2), ((11, "png"), 1, 3), (21, 2, 2))
+    assert found(clean) == [
+        ("warning", "near_duplicates_across",
+         "gallery and query: 1 queries look like images of another identity: query/1.jpg like gallery/1.jpg"),
+        ("note", "near_duplicates_across",
+         "gallery and query: 1 queries look like images that they are to find: query/0.jpg like gallery/0.jpg")]
+
+
+def test_images_of_one_split_that_look_the_same_are_told_when_asked_for(clean, write):
+    write("train", ["a", "b"], (0, 0, 1), ((0, "png"), 0, 2), (2, 1, 1), (3, 1, 2), ((3, "png"), 0, 2))
+    assert found(clean) == []
+    assert [(finding.level, finding.what) for finding in diagnose(clean, within=True).findings] == [
+        ("warning", "train: 1 images look like images of another identity: train/4.jpg like train/3.jpg"),
+        ("note", "train: 1 images look like others of their identity: train/1.jpg like train/0.jpg")]
 
 
 def test_multi_query_belongs_to_the_tested_side(clean, write):
