@@ -95,7 +95,7 @@ def commands(folder: Path) -> list[Command]:
         Command("`python -m data.pack --help`", ["-m", "data.pack", "--help"]),
         Command("`python -m data.doctor --help`", ["-m", "data.doctor", "--help"]),
         Command("`python -m deploy.extract --help`", ["-m", "deploy.extract", "--help"]),
-        Command("`export.py --help`", ["export.py", "--help"], torch=True),
+        Command("`export.py --help`", ["export.py", "--help"]),
     ]
 
 

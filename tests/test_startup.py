@@ -50,6 +50,7 @@ def test_what_asks_for_a_run_s_state_does_without_torch(answer, run_that_waits, 
     (["train.py", "--help"], 0, "usage"), (["train.py", "--operation", "trian"], 2, "invalid choice"),
     (["-m", "data.pack", "--help"], 0, "market1501"), (["-m", "data.pack", "market"], 2, "invalid choice"),
     (["-m", "data.doctor", "--help"], 0, "usage"), (["-m", "deploy.extract", "--help"], 0, "usage"),
+    (["export.py", "--help"], 0, "usage"), (["export.py", "--run_dir", "absent"], 2, "no such folder"),
     (["-m", "deploy.gallery", "--help"], 0, "usage"),
 ])
 def test_help_and_usage_do_without_torch(answer, arguments, code, said):
