@@ -106,14 +106,15 @@ OPERATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 def _load(path: Path, overrides: list[str]) -> "Loaded":
     """A params.json, wholly checked; what can be told without torch is told before it is imported."""
     from params.early import refuse_early
+    from params.reader import draft, whole
 
-    refuse_early(path, overrides)
+    drafted = draft(path, overrides)
+    refuse_early(drafted)
     from evaluate import EVALUATORS
-    from params.reader import load
     from trainer.build import tables
     from trainer.rules import RULES
 
-    return load(path, tables(EVALUATORS), overrides=overrides, rules=RULES)
+    return whole(drafted, tables(EVALUATORS), RULES)
 
 
 def _evaluator(loaded: "Loaded") -> tuple[Any, bool]:

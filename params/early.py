@@ -2,12 +2,13 @@
 
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
 from params.errors import ParamsError
-from params.reader import draft, load
+from params.reader import Draft, whole
 from params.schema import Params
 from params.tree import get
 
@@ -26,16 +27,15 @@ UNDERSTOOD = {"$ref", "anyOf", "type", "items", "properties", "additionalPropert
               "default", "description", "title"}
 
 
-def refuse_early(path: FilePath, overrides: Sequence[str] = ()) -> None:
-    """Raise ParamsError where it surely holds every mistake that `load` with the tables of plug-ins would find.
+def refuse_early(drafted: Draft) -> None:
+    """Raise ParamsError where it surely holds every mistake that `whole` with the tables of plug-ins would find.
 
     So it is where all mistakes stand outside of plug-ins' keys, and the JSON Schema finds none in those.
     """
     try:
-        load(path, None, overrides=overrides)
+        whole(drafted, None)
     except ParamsError:
-        rest = draft(path, overrides).params
-        if rest is None or _plugins_fit(rest):
+        if drafted.params is None or _plugins_fit(drafted.params):
             raise
 
 
@@ -63,6 +63,8 @@ def fits(value: Any, node: Mapping[str, Any] | bool, definitions: Mapping[str, A
 
 
 def _is(value: Any, kind: str) -> bool:
+    if kind == "number" and isinstance(value, int) and abs(value) > sys.float_info.max:
+        return False  # JSON knows such integers, no float holds them
     return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 

@@ -43,23 +43,13 @@ def load(
     folder. Without tables the plug-ins' keys are let through unseen: enough to find a run, and nothing of
     theirs is imported. Raises ParamsError with every mistake; nothing is written.
     """
-    rewritten, overridden, params = draft(path, overrides)
-    mistakes = rewritten.mistakes
-    resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
-    _absolute(resolved, path.parent, mistakes)
-    if params and not mistakes:
-        for rule in rules:
-            mistakes.extend(rule(params))
-    if mistakes or params is None:
-        raise ParamsError(path.name, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
-    return Loaded(
-        Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
-    )
+    return whole(draft(path, overrides), tables, rules)
 
 
 class Draft(NamedTuple):
     """A params.json checked as far as no plug-in is needed."""
 
+    path: FilePath
     rewritten: Rewritten  # with the mistakes so far
     overridden: set[Path]
     params: Params | None  # what is left of it without mistakes
@@ -71,7 +61,23 @@ def draft(path: FilePath, overrides: Sequence[str]) -> Draft:
     spell_out(rewritten)
     overridden = override(rewritten, overrides)
     derive(rewritten)
-    return Draft(rewritten, overridden, _validated(rewritten.raw, rewritten.mistakes))
+    return Draft(path, rewritten, overridden, _validated(rewritten.raw, rewritten.mistakes))
+
+
+def whole(drafted: Draft, tables: Mapping[str, Table] | None, rules: Sequence[Rule] = ()) -> Loaded:
+    """What `load` makes of a draft, which stays as it is."""
+    path, rewritten, overridden, params = drafted
+    mistakes = list(rewritten.mistakes)
+    resolved = _with_plugins(params, tables or {}, mistakes) if params else {}
+    _absolute(resolved, path.parent, mistakes)
+    if params and not mistakes:
+        for rule in rules:
+            mistakes.extend(rule(params))
+    if mistakes or params is None:
+        raise ParamsError(path.name, sorted(mistakes, key=lambda mistake: dotted(mistake.path)))
+    return Loaded(
+        Params.model_validate(resolved), resolved, _origins(resolved, rewritten, overridden), tuple(rewritten.notices),
+    )
 
 
 def read_json(path: FilePath) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from evaluate import EVALUATORS
 from params.early import SCHEMA, fits, refuse_early
 from params.errors import ParamsError
-from params.reader import load
+from params.reader import draft, load
 from trainer.build import tables
 
 DEFINITIONS = json.loads(SCHEMA.read_text())["$defs"]
@@ -26,7 +26,7 @@ def told_early(write):
     """The lines that are told early of a params.json, and none where it is left to the whole check."""
     def told(content, *overrides):
         try:
-            refuse_early(write(content), overrides)
+            refuse_early(draft(write(content), overrides))
         except ParamsError as error:
             return str(error).splitlines()
         return []
@@ -72,7 +72,7 @@ def test_where_a_plugin_s_key_may_be_wrong_too_nothing_is_told_early(told_early,
 
 def test_both_kinds_of_mistakes_are_told_at_once(write):
     path = write({"losses": [{"type": "softmax", "label_smoothin": 0.1}], "epock": 3})
-    refuse_early(path)
+    refuse_early(draft(path, []))
     with pytest.raises(ParamsError) as caught:
         load(path, tables(EVALUATORS))
     assert [mistake.path for mistake in caught.value.mistakes] == [("epock",), ("losses", 0, "label_smoothin")]
@@ -94,3 +94,8 @@ def test_both_kinds_of_mistakes_are_told_at_once(write):
 ])
 def test_a_node_of_the_schema_is_met_or_not(node, fit, unfit):
     assert [fits(value, node, DEFINITIONS) for value in [*fit, *unfit]] == [True] * len(fit) + [False] * len(unfit)
+
+
+def test_an_integer_that_no_float_holds_is_no_number():
+    assert fits(10**300, {"type": "number"}, {})
+    assert not fits(10**400, {"type": "number"}, {})
