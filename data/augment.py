@@ -177,10 +177,11 @@ class Augment:
 def _write_window(pixels: np.ndarray, left: int, top: int, window: np.ndarray) -> None:
     """Write what is seen of (H, W, 3) from (left, top) on, black beyond the image."""
     height, width, _ = window.shape
-    inside = pixels[max(top, 0):top + height, max(left, 0):left + width]
+    # Padding may be larger than the window, which then can lie outside of the image altogether.
+    inside = pixels[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
     if inside.shape != window.shape:
         window[:] = 0
-    down, across = max(-top, 0), max(-left, 0)
+    down, across = min(max(-top, 0), height), min(max(-left, 0), width)
     window[down:down + inside.shape[0], across:across + inside.shape[1]] = inside
 
 

@@ -236,3 +236,18 @@ def test_an_empty_object_means_the_defaults_not_off(encoded):
 def test_sections_out_of_range_are_refused_by_the_schema(section):
     with pytest.raises(ValueError, match="|".join(section)):
         options_of(Augment).model_validate(section)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_padding_larger_than_the_network_s_size_may_leave_nothing_of_the_image(seed):
+    image = np.full((40, 20, 3), 255, np.uint8)
+    variant = Augment(Preprocessing(32, 16), padding=40)(image, rng(seed))
+    down, across = (np.flatnonzero(variant[..., 0].any(axis=axis)) for axis in (1, 0))
+    assert variant.shape == (32, 16, 3)
+    assert (variant[down[:, None], across] == 255).all()
+
+
+def test_padding_larger_than_the_network_s_size_shows_the_image_at_times():
+    image = np.full((40, 20, 3), 255, np.uint8)
+    seen = variants(Augment(Preprocessing(32, 16), padding=40), image, 100)
+    assert {bool(variant.any()) for variant in seen} == {False, True}
