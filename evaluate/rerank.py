@@ -65,7 +65,7 @@ class Reranked:
         original = distance(self._cosine.query[queries] @ self._cosine.gallery.T)
         weight = self._lambda / self._farthest[queries, None]
         np.multiply(original, weight, out=distances, casting="same_kind")
-        jaccard = self._shared(queries)
+        jaccard = np.minimum(self._shared(queries), 1)  # in float32 the sums of encodings can be above 1
         jaccard /= 2 - jaccard  # encodings sum to 1, so the union is 2 - what they share
         np.subtract(1, jaccard, out=jaccard)
         jaccard *= 1 - self._lambda
@@ -114,7 +114,7 @@ def _row_bytes(images: int, k1: int, k2: int) -> int:
 
 
 def _rows(block_bytes: int, row_bytes: int) -> int:
-    return min(_ROWS, max(1, block_bytes // (WORKERS * row_bytes)))
+    return min(_ROWS, max(1, block_bytes // (WORKERS * max(1, row_bytes))))
 
 
 def _encodings(cosine: Cosine, k1: int, k2: int, block_bytes: int) -> tuple[Sparse, np.ndarray]:

@@ -187,3 +187,17 @@ def test_a_budget_too_small_is_refused_with_the_one_it_takes():
 
 def test_the_least_budget_grows_with_the_images_and_not_with_their_square():
     assert least_mib(800_000, 512, 20, 6) < 2.05 * least_mib(400_000, 512, 20, 6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_repeated_images_are_at_no_distance_below_zero(seed):
+    embeddings = np.repeat(np.random.default_rng(seed).normal(size=(10, 2)), 5, axis=0).astype(np.float32)
+    distances = rerank(embeddings[:5], embeddings[5:])
+    assert distances.min() >= 0
+    assert distances.max() <= 1
+
+
+def test_a_side_without_images_gives_a_matrix_without_entries():
+    embeddings = np.eye(3, dtype=np.float32)
+    assert rerank(embeddings, embeddings[:0]).shape == (3, 0)
+    assert rerank(embeddings[:0], embeddings).shape == (0, 3)
