@@ -75,7 +75,7 @@ def ranks_of(similarity: np.ndarray, positives: np.ndarray, ignored: np.ndarray)
     """Ranks of the positives in one query's similarities when some rows are left out: (G,), (P,), (I,) -> (P,)."""
     if not positives.size:
         return positives
-    row = similarity.copy()
+    row = similarity.astype(np.result_type(similarity, np.float16))  # a copy, in which NaN has a place
     row[ignored] = np.nan  # in every comparison false: neither nearer than a positive nor equal to one
     contends = row >= row[positives].min()  # nothing behind the last positive needs an order
     if np.count_nonzero(contends) > SORTED * len(positives):

@@ -8,7 +8,7 @@ import pytest
 from evaluate.distances import Cosine, unit
 from evaluate.ranking import (
     JUNK, SORTED, Matches, average_precision, average_precision_at_r, inverse_negative_penalty, nearest,
-    positive_ranks, r_precision, score, trapezoid_average_precision,
+    positive_ranks, r_precision, ranks_of, score, trapezoid_average_precision,
 )
 
 SEEDS = range(25)
@@ -217,3 +217,9 @@ def test_a_similarity_that_is_not_a_number_is_refused_by_its_query():
     similarity[2, 1] = np.nan
     with pytest.raises(ValueError, match="query 2: a similarity is not a number"):
         score(similarity, Matches(np.zeros(3, int), np.full(3, -1), np.zeros(2, int), np.full(2, -1)))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float16])
+def test_similarities_of_any_type_may_have_rows_that_do_not_count(dtype):
+    similarity = np.array([1, 1, 1, 0], dtype)
+    np.testing.assert_array_equal(ranks_of(similarity, np.array([1]), np.array([0])), [0])
