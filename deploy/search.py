@@ -55,7 +55,7 @@ def similarities(query: np.ndarray, gallery: np.ndarray, queries: np.ndarray, ro
 
 def check_embeddings(what: str, array: np.ndarray) -> None:
     """SearchError where an array is not (N, D) float32."""
-    if array.dtype != np.float32 or array.ndim != 2:
+    if array.dtype != np.float32 or array.ndim != 2 or not array.shape[1]:
         raise SearchError(f"{what}: float32 of shape (N, D) expected, got {array.dtype} {array.shape}")
 
 
@@ -96,7 +96,7 @@ def _scan(query: np.ndarray, gallery: np.ndarray, k: int, among: np.ndarray | No
     count = len(gallery) if among is None else len(among)
     k = min(k, count)
     best = Nearest(np.empty((len(query), 0), np.int64), np.empty((len(query), 0), np.float32))
-    step = max(k, block_bytes // (4 * max(1, len(query))))
+    step = max(1, k, block_bytes // (4 * max(1, len(query))))
     pile: list[tuple[np.ndarray, np.ndarray]] = []
     for first in range(0, count, step):
         rows = np.arange(first, min(first + step, count)) if among is None else among[first:first + step]

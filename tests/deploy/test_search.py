@@ -187,3 +187,7 @@ def test_a_search_that_cannot_be_done_says_why_in_one_line(query, gallery, messa
 def test_vectors_that_are_not_unit_are_refused_when_met(query, gallery):
     with pytest.raises(SearchError, match=r"^gallery row \d+: length 1 expected, got 10;"):
         nearest(query, 10 * gallery, 3)
+
+
+def test_nothing_is_found_in_no_gallery_however_small_the_block(query, gallery):
+    assert nearest(query, gallery[:0], 3, block_bytes=1).rows.shape == (len(query), 0)
