@@ -144,7 +144,7 @@ def by_itself(size: Size) -> list[Limit]:
 
 def main() -> None:
     """Print the table."""
-    asked = arguments(__doc__, rounds=1)
+    asked = arguments(__doc__, rounds=2)
     query, gallery = (side.astype(np.float64) for side in (TINY if asked.small else PART).embeddings())
     agreed("every distance, against the peer in float64 on a part of the images",
            float(np.abs(ours(query, gallery) - dense(query, gallery)).max()), 1e-5)
