@@ -67,11 +67,12 @@ class Images(Protocol):
 class Archive:
     """A split opened for reading: labels, cameras, sequences, each (N,) int64, and encoded images by number.
 
-    It holds no handle: it may be pickled, forked with, and opened as often as wanted.
+    It holds no handle: it may be pickled, forked with, and opened as often as wanted, until it is packed again.
     """
 
-    def __init__(self, path: Path, meta: Meta, index: dict[str, np.ndarray]) -> None:
+    def __init__(self, path: Path, seal: bytes, meta: Meta, index: dict[str, np.ndarray]) -> None:
         self.path = path
+        self._seal = seal
         self.source, self.split, self.class_names = meta
         self.labels, self.cameras, self.sequences = index["labels"], index["cameras"], index["sequences"]
         self._checksums = index["checksums"]
@@ -81,7 +82,7 @@ class Archive:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_archive, (self.path,)
+        return open_archive, (self.path, self._seal)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -93,6 +94,7 @@ class Archive:
         try:
             return _get(self.path, record_key(i), int(self._checksums[i]))
         except _DamagedValue as error:
+            _load(self.path, [], self._seal)  # an archive that was packed again is not damaged, and says so
             raise DataError(f"{self.where(i)} {error}; {_remedy(self.path, self.source)}") from error
 
     def where(self, i: int) -> str:
@@ -102,7 +104,7 @@ class Archive:
     def original_path(self, i: int) -> str:
         """Where record i came from, relative to its source's root; the first call loads the paths."""
         if not self._paths:
-            _, self._paths = _load(self.path, ["paths", "path_ends"])
+            *_, self._paths = _load(self.path, ["paths", "path_ends"], self._seal)
         ends = self._paths["path_ends"]
         return os.fsdecode(self._paths["paths"][ends[i - 1] if i else 0:ends[i]].tobytes())
 
@@ -117,10 +119,10 @@ def column_key(name: str) -> bytes:
     return INDEX + b"." + name.encode()
 
 
-def open_archive(path: str | Path) -> Archive:
-    """The archive in a file; DataError names the file and the remedy when it is not a whole one."""
+def open_archive(path: str | Path, seal: bytes | None = None) -> Archive:
+    """The archive in a file, with this seal if any; DataError names the file and the remedy when it is not whole."""
     path = Path(path)
-    return Archive(path, *_load(path, ["labels", "cameras", "sequences", "checksums"]))
+    return Archive(path, *_load(path, ["labels", "cameras", "sequences", "checksums"], seal))
 
 
 def write_archive(path: str | Path, records: Iterable[Record], meta: Meta) -> int:
@@ -220,8 +222,7 @@ class _Opened(NamedTuple):
 # through what it inherited. So: one environment per file, found by what lmdb itself goes by.
 _opened: dict[tuple[int, int], _Opened] = {}
 _opening = threading.Lock()
-os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release,
-                    after_in_child=_opening.release)
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
 def _environment(path: Path) -> lmdb.Environment:
@@ -242,11 +243,11 @@ def _environment(path: Path) -> lmdb.Environment:
 
 def _open(path: Path) -> _Opened:
     try:
-        environment = lmdb.open(str(path), subdir=False, create=False, readonly=True, lock=False,
-                                readahead=False, meminit=False)
+        environment = lmdb.open(str(path), subdir=False, create=False, readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        readable = os.access(path, os.R_OK)
-        what = f"cut short, or no archive ({error})" if readable else "no permission to read it"
+        if "already open in this process" in str(error):
+            raise DataError(f"{path}: open in this process already, by deploy; use another process") from error
+        what = f"cut short, or no archive ({error})" if os.access(path, os.R_OK) else "no permission to read it"
         raise DataError(f"{path}: {what}; {_remedy(path)}") from error
     return _Opened(environment, (environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
 
@@ -268,15 +269,18 @@ def _get(path: Path, key: bytes, checksum: int | None = None) -> bytes:
     return value
 
 
-def _load(path: Path, names: list[str]) -> tuple[Meta, dict[str, np.ndarray]]:
-    """What holds for all records, and the columns of these names, read-only."""
+def _load(path: Path, names: list[str], seal: bytes | None = None) -> tuple[bytes, Meta, dict[str, np.ndarray]]:
+    """The seal, the one expected if any, what holds for all records, and the columns of these names, read-only."""
     try:
-        header = _header(path, _get(path, INDEX, int.from_bytes(_get(path, SEAL))))
+        found = _get(path, SEAL)
+        if seal not in (None, found):
+            raise DataError(f"{path}: was packed again since it was opened; start again")
+        header = _header(path, _get(path, INDEX, int.from_bytes(found)))
         columns = {name: np.frombuffer(_get(path, column_key(name), header["columns"][name]), COLUMNS[name])
                    for name in names}
     except _DamagedValue as error:
         raise DataError(f"{path}: the index {error}; {_remedy(path)}") from error
-    return Meta(*(header[name] for name in Meta._fields)), columns
+    return found, Meta(*(header[name] for name in Meta._fields)), columns
 
 
 def _header(path: Path, encoded: bytes) -> dict[str, Any]:

@@ -89,6 +89,41 @@ def test_a_replaced_archive_is_read_anew(written):
     assert open_archive(path).read(0) == records[5].image
 
 
+@pytest.mark.parametrize("paths_are_loaded", [False, True])
+def test_an_archive_that_was_packed_again_is_not_taken_for_the_one_opened(written, paths_are_loaded):
+    path, records = written
+    archive = open_archive(path)
+    if paths_are_loaded:
+        assert archive.original_path(11) == records[11].path
+    pickled = pickle.dumps(archive)
+    write_archive(path, [records[0], records[5], records[6]], Meta("folder", "train", ["x", "y", "z"]))
+    assert archive.read(0) == records[0].image  # the same in both
+    refusals = [lambda: archive.read(1), lambda: archive.read(11), lambda: pickle.loads(pickled)]
+    if paths_are_loaded:
+        assert archive.original_path(11) == records[11].path
+    else:
+        refusals += [lambda: archive.original_path(1), lambda: archive.where(11)]
+    for refused in refusals:
+        with pytest.raises(DataError, match=r"train\.lmdb: was packed again since it was opened; start again$"):
+            refused()
+
+
+def test_an_archive_packed_again_from_the_same_records_is_the_same(written):
+    path, records = written
+    archive = open_archive(path)
+    write_archive(path, records, Meta("folder", "train", ["x", "y", "z"]))
+    again = pickle.loads(pickle.dumps(archive))
+    assert (again.read(3), archive.original_path(3)) == (records[3].image, records[3].path)
+
+
+def test_an_archive_that_others_hold_open_is_told_from_a_damaged_one(written):
+    path, _ = written
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False):
+        with pytest.raises(DataError, match=r"train\.lmdb: open in this process already, by deploy; use another"):
+            open_archive(path)
+    assert len(open_archive(path)) == 12
+
+
 def digests(archive, queue):
     queue.put([zlib.crc32(archive.read(i)) for i in range(len(archive))])
 
