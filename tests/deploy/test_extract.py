@@ -9,7 +9,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from data.archive import Meta, Record, write_archive
+from data.archive import Meta, Record, open_archive, write_archive
 from deploy import ImageError
 from deploy.extract import main
 from deploy.listing import list_images
@@ -109,6 +109,41 @@ def test_a_truncated_archive_is_refused_by_name(run, archive, capsys, fraction):
     assert run(archive)[0] == 3
     error = capsys.readouterr().err
     assert error.startswith(f"{archive}: ") and "cut short" in error and error.count("\n") == 1
+
+
+def test_an_archive_is_listed_as_often_as_wanted_under_any_name(archive, encoded, tmp_path):
+    os.link(archive, tmp_path / "other_name.lmdb")
+    listings = [list_images(path) for path in (archive, archive, tmp_path / "other_name.lmdb")]
+    assert [listing.images[0]() for listing in listings] == [encoded[6]] * 3
+    os.truncate(archive, 0)
+    with pytest.raises(ImageError, match=r"other_name\.lmdb: key 000000000: the archive is cut short"):
+        listings[2].images[0]()
+
+
+def test_an_archive_that_nobody_lists_any_more_is_closed(archive):
+    list_images(archive)
+    assert len(open_archive(archive)) == 7
+
+
+def test_an_archive_that_is_open_elsewhere_in_the_process_is_told_from_a_damaged_one(run, archive, capsys):
+    assert len(open_archive(archive)) == 7
+    assert run(archive)[0] == 3
+    error = capsys.readouterr().err
+    assert f"{archive}: open in this process already, by data.archive" in error and error.count("\n") == 1
+
+
+def test_an_archive_that_is_packed_again_while_it_is_listed_is_read_on(archive, encoded):
+    images = list_images(archive).images
+    write_archive(archive, [Record(encoded[0], 0, -1, -1, "new")], Meta("folder", "query", ["one"]))
+    assert [image() for image in images] == encoded[::-1]
+    assert [image() for image in list_images(archive).images] == encoded[:1]
+
+
+def test_an_archive_that_is_removed_while_it_is_listed_is_told_by_name(archive):
+    images = list_images(archive).images
+    archive.unlink()
+    with pytest.raises(ImageError, match=r"query\.lmdb: key 000000002: No such file or directory; give an archive"):
+        images[2]()
 
 
 def test_an_archive_that_is_cut_short_while_it_is_read_is_refused_by_name(archive):
