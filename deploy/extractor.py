@@ -71,10 +71,10 @@ class FeatureExtractor:
         """Outputs batch by batch; images are read as they are needed, by the function where one is given.
 
         The next batch is read and decoded while the network runs: two are in memory at a time. `bad` is told the
-        position of each image that cannot be used; where it returns, the image is left out.
+        position of each image that cannot be used; where it returns, the image is left out. What `images` raises
+        comes after the batches that were full before.
         """
-        if isinstance(images, str | bytes | Path) or isinstance(images, np.ndarray) and images.ndim < 4:
-            raise TypeError("one image was given where several are expected; write [image]")
+        _refuse_one(images)
         waiting = enumerate(images)
         pool = ThreadPoolExecutor(self._threads)
 
@@ -82,12 +82,17 @@ class FeatureExtractor:
             return [(position, pool.submit(self._see, image)) for position, image in islice(waiting, self.batch_size)]
 
         try:
-            batch = read()
+            batch, failure = read(), None
             while batch:
-                following = read()  # decoded while the session runs this batch
+                try:
+                    following = read()  # decoded while the session runs this batch
+                except Exception as error:  # the source's own, whatever it is
+                    following, failure = [], error
                 pixels = _usable(batch, bad)
                 if pixels:
                     yield self.run(np.stack(pixels))
+                if failure:
+                    raise failure
                 batch = following
         finally:  # also when the caller wants no more
             pool.shutdown(cancel_futures=True)
@@ -121,6 +126,16 @@ class FeatureExtractor:
             return self.preprocessing(image() if callable(image) else image)
         except ImageError as error:
             return error
+
+
+def _refuse_one(images: object) -> None:
+    """TypeError for one image; an array of paths or of bytes is several."""
+    if isinstance(images, np.ndarray):
+        one = images.ndim < 4 and images.dtype.kind not in "USO"
+    else:
+        one = isinstance(images, str | bytes | Path)
+    if one:
+        raise TypeError("one image was given where several are expected; write [image]")
 
 
 def _usable(batch: Batch, bad: Callable[[int, ImageError], None]) -> list[np.ndarray]:

@@ -106,6 +106,18 @@ def test_a_caller_that_wants_no_more_ends_the_decoding(extractor, encoded):
     assert read == list(range(len(read))) and 3 <= len(read) <= 6
 
 
+@pytest.mark.parametrize("given", [3, 4, 5])
+def test_a_source_that_fails_loses_no_batch_that_was_full_before(extractor, encoded, given):
+    def images():
+        yield from encoded[:given]
+        raise OSError("the camera is gone")
+
+    batches = extractor.stream(images())
+    np.testing.assert_allclose(next(batches).embeddings, extractor.extract(encoded[:3]), atol=1e-6)
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(batches)
+
+
 def test_padding_goes_to_few_sizes_and_never_beyond_the_batch_size():
     assert [bucket(count, 12) for count in (1, 2, 3, 4, 5, 8, 9, 12)] == [1, 2, 4, 4, 8, 8, 12, 12]
     assert bucket(13, 12) == 13
@@ -144,6 +156,12 @@ def test_bad_images_are_left_out_where_the_caller_says_so(extractor, encoded):
 def test_one_image_instead_of_several_is_refused(extractor, image):
     with pytest.raises(TypeError, match=r"write \[image\]"):
         extractor.extract(image)
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_an_array_of_paths_is_several_images(extractor, photos, dtype):
+    paths = [str(photos / "0.jpg"), str(photos / "1.jpg")]
+    np.testing.assert_array_equal(extractor.extract(np.array(paths, dtype)), extractor.extract(paths))
 
 
 def test_a_batch_of_no_image_is_refused(model):
