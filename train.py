@@ -3,14 +3,15 @@
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from params.errors import Mistake, ParamsError
 from trainer import service
+from trainer.command_line import compared_run, parsed, run_of, working_dir
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def resume_train(arguments: argparse.Namespace) -> int:
     from trainer.ranks import launched
     from trainer.resume import same_run
 
-    run = _run(arguments)
+    run = run_of(arguments)
     if launched():
         return _rank(run, _load(run.params, arguments.set))
     if run.read_status()["state"] == "finished" and not arguments.set:
@@ -60,14 +61,14 @@ def resume_train(arguments: argparse.Namespace) -> int:
 
 def stop_train(arguments: argparse.Namespace) -> int:
     """Ask a run to take a snapshot and end; wait until it has."""
-    run = _run(arguments)
+    run = run_of(arguments)
     print(service.one_line(run, service.stop(run)))
     return OK
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Tell how a run is."""
-    run = _run(arguments)
+    run = run_of(arguments)
     facts = run.read_status()
     print(json.dumps(facts) if arguments.json else service.one_line(run, facts))
     return OK
@@ -75,7 +76,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def list_runs(arguments: argparse.Namespace) -> int:
     """Tell how every run of the working directory is."""
-    runs = [(run, run.read_status()) for run in all_runs(_working_dir(arguments))]
+    runs = [(run, run.read_status()) for run in all_runs(working_dir(arguments))]
     if arguments.json:
         print(json.dumps({run.name: facts for run, facts in runs}))
     else:
@@ -85,21 +86,53 @@ def list_runs(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate a run's snapshot again, print the metrics and draw the rank lists that are asked for."""
-    from trainer.evaluation import evaluate_snapshot
+    from evaluate.protocol import search_of
+    from trainer.sentinel import finite_metrics
 
-    run = _run(arguments)
+    run = run_of(arguments)
     loaded = _load(run.params, arguments.set)
-    run_eval, logits = _evaluator(loaded)
-    if arguments.rank_lists and run_eval is not None:
-        run_eval = _drawing(run_eval, run, loaded, arguments.rank_lists)
-    metrics = evaluate_snapshot(run, arguments.snapshot or "best", loaded, run_eval, logits)
+    run_eval, _ = _evaluator(loaded)
+    if arguments.rank_lists and run_eval is not None and search_of(run_eval) is None:
+        message = "this evaluator ranks no gallery that --rank_lists could draw; market_evaluate does"
+        raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), message)])
+    found = _scored(run, arguments.snapshot or "best", loaded)
+    metrics = finite_metrics(found.metrics)
+    if arguments.rank_lists:
+        _draw_rank_lists(run, loaded, found, arguments.rank_lists)
     print(json.dumps(metrics) if arguments.json else "\n".join(f"{k:<24}{v:.4f}" for k, v in metrics.items()))
+    return OK
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write a run's report.html, of its best snapshot so far."""
+    run = run_of(arguments)
+    print(_report(run, _load(run.params, arguments.set)))
+    return OK
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Tell by how much one run is better than another on the same queries, and what differs in their params."""
+    from evaluate.compare import as_json, compared, refuse_other_images, table
+    from params.defaults import different
+    from trainer.splits import Splits
+
+    runs = [compared_run(arguments, name) for name in arguments.runs]
+    loaded = [_load(run.params, arguments.set) for run in runs]
+    splits = [Splits(one.params.batches_dir) for one in loaded]
+
+    def same(split: str) -> None:
+        refuse_other_images(split, *(side.archive(split) for side in splits))
+
+    first, second = (_scored(run, arguments.snapshot or "best", one, same)
+                     for run, one in zip(runs, loaded, strict=True))
+    found = compared(first, second), different(loaded[0].resolved, loaded[1].resolved)
+    print(as_json(arguments.runs, *found) if arguments.json else "\n".join(table(arguments.runs, *found)))
     return OK
 
 
 OPERATIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "start_train": start_train, "train": train, "resume_train": resume_train, "stop_train": stop_train,
-    "status": status, "list": list_runs, "evaluate": evaluate, "check": check,
+    "status": status, "list": list_runs, "evaluate": evaluate, "report": report, "compare": compare, "check": check,
 }
 
 
@@ -128,29 +161,63 @@ def _evaluator(loaded: "Loaded") -> tuple[Any, bool]:
     return run_eval, wants_logits(run_eval)
 
 
-def _drawing(run_eval: Any, run: RunDirectory, loaded: "Loaded", count: int) -> Any:
-    """The evaluator, which now also draws its worst, median and best rank lists into the run's directory."""
-    from deploy.preprocess import opened
-    from evaluate.protocol import search_of
+def _scored(run: RunDirectory, which: str, loaded: "Loaded", check: Callable[[str], None] = lambda split: None) -> Any:
+    """What the run's evaluator says of a snapshot; `check` is called with each split before it is predicted."""
+    from evaluate.protocol import scored_of
+    from trainer.evaluation import predict_snapshot
+
+    run_eval, logits = _evaluator(loaded)
+    if run_eval is None:
+        raise RunError(f"{run.params}: names no evaluator; add one with --set evaluation_params.type=market_evaluate")
+    predict = predict_snapshot(run, which, loaded.params, logits=logits)
+
+    def checked(split: str) -> Any:
+        check(split)
+        return predict(split)
+
+    return scored_of(run_eval)(loaded.resolved, checked)
+
+
+def _draw_rank_lists(run: RunDirectory, loaded: "Loaded", found: Any, count: int) -> None:
     from evaluate.rank_lists import write_rank_lists
     from trainer.splits import Splits
 
-    search, splits = search_of(run_eval), Splits(loaded.params.batches_dir)
-    if search is None:
-        message = "this evaluator ranks no gallery that --rank_lists could draw; market_evaluate does"
-        raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), message)])
+    folder, splits = run.path / "rank_lists", Splits(loaded.params.batches_dir)
+    write_rank_lists(folder, found.seen, found.values[found.finest], splits.image, count)
+    print(f"rank lists: {folder}", file=sys.stderr)
 
-    def image(split: str, row: int) -> Any:
-        return opened(splits.archive(split).read(row))
 
-    def run_and_draw(config: Any, predict: Any) -> dict[str, float]:
-        once = cache(predict)  # evaluator and pictures ask for the same splits
-        metrics: dict[str, float] = run_eval(config, once)
-        write_rank_lists(run.path / "rank_lists", search(config, once), image, count)
-        print(f"rank lists: {run.path / 'rank_lists'}", file=sys.stderr)
-        return metrics
+def _report(run: RunDirectory, loaded: "Loaded") -> Path:
+    """Write the run's report and return its path."""
+    from deploy import __version__
+    from evaluate import EVALUATORS
+    from evaluate.protocol import is_declared
+    from evaluate.report.doctor import findings
+    from evaluate.report.page import Facts, write_report
+    from params.defaults import changed
+    from trainer import build
+    from trainer.splits import Splits
+    from trainer.versions import versions
 
-    return run_and_draw
+    facts = Facts(
+        run.name, run.read_status(), run.read_metrics(), loaded.resolved, changed(loaded, build.tables(EVALUATORS)),
+        findings(loaded.params.batches_dir), {"kiln": __version__, **versions(build.device(loaded.params))})
+    known = run.best.is_file() and is_declared(_evaluator(loaded)[0])  # else metrics.jsonl says what there is to say
+    scored = _scored(run, "best", loaded) if known else None
+    write_report(run.report, facts, scored, Splits(loaded.params.batches_dir))
+    return run.report
+
+
+def _report_at_end(run: RunDirectory, loaded: "Loaded") -> None:
+    """The report of a finished run, which stays finished whatever goes wrong here."""
+    from trainer.session import first_line, log, log_to
+
+    with log_to(run.log):
+        try:
+            log.info("report: %s", _report(run, loaded))
+        except Exception as error:
+            again = shlex.join(service.command(SCRIPT, run, [], operation="report"))
+            log.warning("warning: no report: %s; to write it: %s", first_line(error), again)
 
 
 def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple["Loaded", Any, list[str]]:
@@ -181,12 +248,7 @@ def _created(arguments: argparse.Namespace) -> RunDirectory:
 
 
 def _detached(run: RunDirectory, overrides: list[str]) -> int:
-    child = service.launch(service.command(SCRIPT, run, overrides), run)
-    code = service.wait_for_first_step(run, child)
-    facts = run.read_status()
-    if code:
-        said = facts.get("error") or "ended before its first step"
-        raise service.RunFailed(f"{run.path}: {said}; see {run.log}", code)
+    facts = service.start(service.command(SCRIPT, run, overrides), run)
     print(service.one_line(run, facts))
     print(f"log: {run.log}")
     return OK
@@ -205,6 +267,7 @@ def _foreground(run: RunDirectory, loaded: "Loaded", overrides: list[str]) -> in
         with logging_redirect_tqdm():
             carry_on(run, loaded, *_evaluator(loaded))
     print(service.one_line(run, run.read_status()))
+    _report_at_end(run, loaded)
     return OK
 
 
@@ -219,67 +282,9 @@ def _rank(run: RunDirectory, loaded: "Loaded") -> int:
     return OK
 
 
-def _working_dir(arguments: argparse.Namespace) -> Path:
-    from params.reader import load
-
-    loaded = load(arguments.config_path, None, overrides=arguments.set)
-    return Path(loaded.params.working_dir)
-
-
-def _run(arguments: argparse.Namespace) -> RunDirectory:
-    """The run that the command line names, or the only one there is."""
-    working_dir = _working_dir(arguments)
-    if arguments.sub_working_dir is None:
-        runs = all_runs(working_dir)
-        if len(runs) != 1:
-            raise RunError(f"{working_dir}: holds {len(runs)} runs; name one with --sub_working_dir")
-        return runs[0]
-    run = run_directory(working_dir, arguments.sub_working_dir)
-    run.read_status()
-    return run
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train embedding models from one JSON file.",
-        epilog="exit codes: 0 done, 2 params or usage, 3 data, 4 the run's state forbids it, 5 training failed, "
-               "130 / 143 snapshot taken on SIGINT / SIGTERM")
-    parser.add_argument("--operation", required=True, choices=OPERATIONS)
-    parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
-    parser.add_argument("--sub_working_dir", metavar="NAME",
-                        help="the run's folder; default: the time, or the only run there is")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
-    parser.add_argument("--snapshot", choices=("best", "last"), help="evaluate: which one; default: best")
-    parser.add_argument("--rank_lists", type=_positive, metavar="N",
-                        help="evaluate: also draw the N worst, median and best queries into the run's rank_lists/")
-    parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")
-    parser.add_argument("--json", action="store_true", help="status, list, evaluate: machine-readable")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, found {text}")
-    return int(text)
-
-
-BELONGS = {"snapshot": ("evaluate",), "rank_lists": ("evaluate",), "detach": ("resume_train",),
-           "json": ("status", "list", "evaluate")}
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line; an option that the operation has no use for is a mistake."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    for option, operations in BELONGS.items():
-        if getattr(arguments, option) and arguments.operation not in operations:
-            parser.error(f"--{option} belongs to {', '.join(operations)}, not to {arguments.operation}")
-    return arguments
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one operation; the exit code."""
-    arguments = _arguments(argv)
+    arguments = parsed(argv, OPERATIONS)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         return OPERATIONS[arguments.operation](arguments)

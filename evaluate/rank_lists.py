@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from data.files import write_whole
 from data.records import DataError
 from evaluate.protocol import Search
-from evaluate.ranking import nearest, score
+from evaluate.ranking import nearest
 
 GREEN, RED, BLACK, WHITE = (0, 160, 60), (215, 30, 30), (0, 0, 0), (255, 255, 255)
 NEAREST = 10
@@ -37,9 +37,9 @@ def rank_list(found: Search, query: int, k: int = NEAREST) -> RankList:
     return RankList(query, rows, np.isin(rows, positives), similarity[rows])
 
 
-def worst_median_best(precisions: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Queries by average precision, at most `count` each, worst first; NaN is no query: (Q,) -> rows."""
-    order = np.argsort(precisions, kind="stable")[:np.count_nonzero(~np.isnan(precisions))]
+def worst_median_best(scores: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Queries by their scores, at most `count` each, worst first; NaN is no query: (Q,) -> rows."""
+    order = np.argsort(scores, kind="stable")[:np.count_nonzero(~np.isnan(scores))]
     count = min(count, len(order))
     middle = (len(order) - count) // 2
     return {"worst": order[:count], "median": order[middle:middle + count], "best": order[len(order) - count:]}
@@ -62,14 +62,13 @@ def draw(found: Search, lists: Sequence[RankList], images: Images) -> Image.Imag
     return picture
 
 
-def write_rank_lists(folder: Path, found: Search, images: Images, count: int) -> list[Path]:
-    """worst.png, median.png and best.png in `folder`, with `count` queries each by average precision."""
-    precisions = score(found.similarity, found.matches).ap
-    if np.isnan(precisions).all():
+def write_rank_lists(folder: Path, found: Search, scores: np.ndarray, images: Images, count: int) -> list[Path]:
+    """worst.png, median.png and best.png in `folder`, with `count` queries each by their scores (Q,)."""
+    if np.isnan(scores).all():
         raise DataError(f"{found}: no query has a match to draw")
     folder.mkdir(exist_ok=True)
     written = []
-    for name, queries in worst_median_best(precisions, count).items():
+    for name, queries in worst_median_best(scores, count).items():
         picture = draw(found, [rank_list(found, int(query)) for query in queries], images)
         written.append(folder / f"{name}.png")
         write_whole(written[-1], lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]

@@ -8,19 +8,20 @@ from pydantic_core import to_jsonable_python
 
 from params.errors import dotted
 from params.plugin import Table
-from params.schema import Params, Plugin, Section
+from params.reader import Loaded
+from params.schema import Plugin, Section
 from params.tree import leaves
 
 FREE = ("about", "$schema")  # keys without effect
 
 
-def changed(params: Params, resolved: Mapping[str, Any], tables: Mapping[str, Table]) -> set[str]:
-    """Of the resolved params, the keys whose value is not their default, as "losses[0].margin".
+def changed(loaded: Loaded, tables: Mapping[str, Table]) -> set[str]:
+    """Of a params.json as it is in force, the keys whose value is not their default, as "losses[0].margin".
 
     A plug-in's keys are held against that plug-in's defaults, and a section's beside the same plug-in.
     """
-    usual = {dotted(path): value for path, value in leaves(_defaults(params, tables))}
-    said = {dotted(path): value for path, value in leaves(resolved) if path[0] not in FREE}
+    usual = {dotted(path): value for path, value in leaves(_defaults(loaded.params, tables))}
+    said = {dotted(path): value for path, value in leaves(loaded.resolved) if path[0] not in FREE}
     return {key for key, value in said.items() if key not in usual or usual[key] != value}
 
 

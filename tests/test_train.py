@@ -18,16 +18,17 @@ def test_a_run_leaves_every_file_and_says_how_it_went(params, train, tmp_path):
     done = train("train", path, "--sub_working_dir", "exp1")
     assert (done.returncode, done.stderr) == (0, "")
     run = tmp_path / "runs" / "exp1"
+    assert done.stdout.endswith(f"\nreport: {run / 'report.html'}\n")
     files = [str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()]
     names = {re.sub(r"tfevents\..*", "tfevents", name) for name in files}
     assert names == {"params.json", "train_log", "metrics.jsonl", "status.json", "lock", "events.out.tfevents",
-                     "snapshots/last.pth", "snapshots/best.pth", "snapshots/ledger.json"}
+                     "report.html", "snapshots/last.pth", "snapshots/best.pth", "snapshots/ledger.json"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if "evaluation" in line]
     assert [line["epoch"] for line in evaluations] == [0, 1, 2]
     steps = [line for line in lines if "evaluation" not in line]
     assert {"loss", "loss/softmax", "loss/triplet", "lr/backbone", "lr/neck", "images_per_second", "data_wait",
-            "embedding_spread"} <= set(steps[0])
+            "embedding_spread", "seconds"} <= set(steps[0])
     status = status_of(train, path)
     best = max(evaluations[1:], key=lambda line: line["evaluation"]["mAP"])
     assert (status["state"], status["epoch"], status["step"]) == ("finished", 2, status["steps"])
@@ -144,6 +145,7 @@ def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert train("trian", params()).returncode == 2
     assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
     assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 2
+    assert "compare needs --runs A B" in train("compare", params()).stderr
     assert "--detach belongs to resume_train, not to train" in train("train", params(), "--detach").stderr
     assert "--rank_lists belongs to evaluate, not to train" in train("train", params(), "--rank_lists", "1").stderr
     assert "whole number >= 1, found 0" in train("evaluate", params(), "--rank_lists", "0").stderr
@@ -195,7 +197,9 @@ def test_an_evaluator_of_the_user_s_own_chooses_the_best_snapshot(params, train,
 def test_a_run_without_evaluator_keeps_its_last_snapshot(params, train, tmp_path):
     path = params(epoch=1, evaluation_params=None)
     assert train("train", path, "--sub_working_dir", "exp1").returncode == 0
-    assert [file.name for file in (tmp_path / "runs" / "exp1" / "snapshots").iterdir()] == ["last.pth"]
+    run = tmp_path / "runs" / "exp1"
+    assert [file.name for file in (run / "snapshots").iterdir()] == ["last.pth"]
+    assert "best metric</dt><dd class=\"value\">none" in (run / "report.html").read_text()
     assert "names no evaluator" in train("evaluate", path).stderr
     asked = ("--snapshot", "last", "--set", "evaluation_params.type=market_evaluate")
     assert train("evaluate", path, *asked).returncode == 0

@@ -25,8 +25,9 @@ class Clock:
             yield item
 
     def lap(self) -> dict[str, float]:
-        """{images_per_second, data_wait} since the last lap."""
+        """{images_per_second, data_wait, seconds} since the last lap."""
         elapsed = time.monotonic() - self._began
-        lap = {"images_per_second": self.images / elapsed, "data_wait": self._waited / elapsed}
+        lap = {"images_per_second": self.images / elapsed, "data_wait": self._waited / elapsed,
+               "seconds": elapsed}
         self.images, self._waited, self._began = 0, 0.0, time.monotonic()
         return lap

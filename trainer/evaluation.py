@@ -1,13 +1,13 @@
 """A run's snapshot, evaluated outside training."""
 
-from data.records import RunEval
-from params.reader import Loaded
+from functools import cache
+
+from data.records import Predict
 from params.schema import Params
 from trainer import build
 from trainer.model import Embedder
 from trainer.predict import run_network
 from trainer.run import RunDirectory, RunError
-from trainer.sentinel import finite_metrics
 from trainer.snapshot import State, deployed_weights, load_snapshot
 from trainer.splits import Splits, predict_splits
 
@@ -30,15 +30,8 @@ def restored_network(params: Params, state: State) -> Embedder:
     return network.eval()
 
 
-def evaluate_snapshot(
-    run: RunDirectory, which: str, loaded: Loaded, run_eval: RunEval | None, wants_logits: bool,
-) -> dict[str, float]:
-    """The evaluator's metrics for a snapshot of the run."""
-    if run_eval is None:
-        raise RunError(f"{run.params}: names no evaluator; add one with --set evaluation_params.type=market_evaluate")
-    params = loaded.params
+def predict_snapshot(run: RunDirectory, which: str, params: Params, *, logits: bool) -> Predict:
+    """split name -> Predictions of a snapshot of the run; each split is predicted once."""
     device = build.device(params)
     network = restored_network(params, snapshot_of(run, which)).to(device)
-    deployed = run_network(network, logits=wants_logits, device=device)
-    metrics = run_eval(loaded.resolved, predict_splits(Splits(params.batches_dir), params, deployed))
-    return finite_metrics(metrics)
+    return cache(predict_splits(Splits(params.batches_dir), params, run_network(network, logits=logits, device=device)))

@@ -26,13 +26,14 @@ class RunError(RuntimeError):
 
 
 class RunDirectory:
-    """`<working_dir>/<sub_working_dir>`: params.json, train_log, metrics.jsonl, status.json, snapshots/."""
+    """`<working_dir>/<sub_working_dir>` and its files: params.json, metrics.jsonl, status.json, snapshots/, ..."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.params = path / "params.json"
         self.log = path / "train_log"
         self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.html"
         self.snapshots = path / "snapshots"
         self.last = self.snapshots / "last.pth"
         self.best = self.snapshots / "best.pth"
@@ -117,6 +118,13 @@ class RunDirectory:
         """Add one object to metrics.jsonl; `epoch` and `step` say where the run then stood."""
         with explained(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl; a crash or a writer at work may have left the last one cut short."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def read_status(self) -> dict[str, Any]:
         """status.json as it is, with state "dead" where its process is gone; RunError when there is no run."""

@@ -26,9 +26,9 @@ class RunFailed(Exception):
         return str(self.args[0])
 
 
-def command(script: Path, run: RunDirectory, overrides: list[str]) -> list[str]:
-    """The command line that carries the run on."""
-    named = ["--operation", "resume_train", "--config_path", str(run.params), "--sub_working_dir", run.name]
+def command(script: Path, run: RunDirectory, overrides: list[str], *, operation: str = "resume_train") -> list[str]:
+    """The command line that carries the run on, or does another operation on it."""
+    named = ["--operation", operation, "--config_path", str(run.params), "--sub_working_dir", run.name]
     return [sys.executable, str(script), *named, *(word for override in overrides for word in ("--set", override))]
 
 
@@ -38,6 +38,17 @@ def launch(command: list[str], run: RunDirectory) -> subprocess.Popen[bytes]:
     with explained(run.log), run.log.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                 start_new_session=True)
+
+
+def start(command: list[str], run: RunDirectory) -> dict[str, Any]:
+    """Carry the run on in the background; its status after the first step, RunFailed when there was none."""
+    child = launch(command, run)
+    code = wait_for_first_step(run, child)
+    facts = run.read_status()
+    if code:
+        said = facts.get("error") or "ended before its first step"
+        raise RunFailed(f"{run.path}: {said}; see {run.log}", code)
+    return facts
 
 
 def wait_for_first_step(run: RunDirectory, child: subprocess.Popen[bytes]) -> int:

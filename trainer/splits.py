@@ -5,10 +5,13 @@ from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
+from PIL import Image
+
 from data.archive import Archive, Images, open_archive
 from data.joint import Joint
 from data.loader import evaluation_batches
 from data.records import DataError, Predict, Predictions
+from deploy.preprocess import opened
 from params.schema import Params
 from trainer import build, ranks
 from trainer.predict import Run, predict
@@ -27,6 +30,14 @@ class Splits:
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
         return bool(self._paths(split))
+
+    def image(self, split: str, row: int) -> Image.Image:
+        """One image as it was packed, upright and RGB."""
+        return opened(self.archive(split).read(row))
+
+    def class_names(self, split: str) -> list[str]:
+        """The names of a split's labels."""
+        return self.archive(split).class_names
 
     def _paths(self, split: str) -> list[Path]:
         return [path for path in (folder / f"{split}.lmdb" for folder in self._folders) if path.is_file()]

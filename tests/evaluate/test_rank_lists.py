@@ -76,16 +76,16 @@ def test_worst_median_and_best_are_of_the_queries_that_have_a_match():
 
 
 def test_pictures_are_written_whole_and_are_the_same_every_time(found, tmp_path):
-    folder = tmp_path / "rank_lists"
-    written = write_rank_lists(folder, found, images, 1)
+    folder, precisions = tmp_path / "rank_lists", np.array([0.5, np.nan])
+    written = write_rank_lists(folder, found, precisions, images, 1)
     assert [path.name for path in written] == ["worst.png", "median.png", "best.png"]
     assert sorted(folder.iterdir()) == sorted(written)
     before = [path.read_bytes() for path in written]
     assert [Image.open(io.BytesIO(content)).format for content in before] == ["PNG"] * 3
-    assert [path.read_bytes() for path in write_rank_lists(folder, found, images, 1)] == before
+    assert [path.read_bytes() for path in write_rank_lists(folder, found, precisions, images, 1)] == before
 
 
 def test_a_search_in_which_nothing_matches_has_nothing_to_draw(reid, tmp_path):
     found = market_search(reid(([[1, 0]], [4], [1]), ([[1, 0]], [5], [2])))
     with pytest.raises(DataError, match="query against gallery: no query has a match to draw"):
-        write_rank_lists(tmp_path, found, images, 1)
+        write_rank_lists(tmp_path, found, np.array([np.nan]), images, 1)

@@ -22,7 +22,7 @@ def loaded(tmp_path):
 
 def test_of_a_params_json_that_says_nothing_only_the_folders_are_changed(loaded):
     found = loaded(about={"what": "a note"})
-    assert changed(found.params, found.resolved, tables(EVALUATORS)) == {"batches_dir", "working_dir"}
+    assert changed(found, tables(EVALUATORS)) == {"batches_dir", "working_dir"}
 
 
 def test_a_value_is_held_against_the_default_of_its_own_plugin(loaded):
@@ -30,7 +30,7 @@ def test_a_value_is_held_against_the_default_of_its_own_plugin(loaded):
         losses=[{"type": "softmax"}, {"type": "triplet", "margin": 0.3, "weight": 2.0}], epoch=30, img_h=64,
         model_params={"backbone": "resnet18", "neck": {"type": "bnneck"}, "margin": {"type": "nn", "size": 64}},
         evaluation_params={"type": "market_evaluate", "every": 1, "rerank": {"k1": 4}})
-    assert changed(found.params, found.resolved, tables(EVALUATORS)) - {"batches_dir", "working_dir"} == {
+    assert changed(found, tables(EVALUATORS)) - {"batches_dir", "working_dir"} == {
         "losses[1].type", "losses[1].weight", "img_h", "model_params.backbone",
         "model_params.margin.type", "model_params.margin.size", "evaluation_params.type", "evaluation_params.rerank.k1",
         "evaluation_params.rerank.k2", "evaluation_params.rerank.lambda_value", "evaluation_params.rerank.budget_mib"}
