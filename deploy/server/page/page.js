@@ -1,7 +1,7 @@
 // Looks up one image at a time and shows what the service answers; everything comes from where this file came from.
 
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-const LEVEL = /^far=/;
+const LEVEL = /^far=/; // beside them, thresholds say how many pairs there were
 const FIRST = 8; // numbers of an embedding that are shown
 
 let model = null;
@@ -42,6 +42,7 @@ async function start() {
   part.model.textContent = `${model.name}: ${model.gallery ? "search by image" : "embeddings of images"}`;
   part.choices.hidden = !model.gallery;
   part.threshold.replaceChildren(part.threshold.options[0], ...levels().map(option));
+  part.threshold.value = levels().find(([, level]) => "threshold" in level)?.[0] ?? "";
   part.facts.replaceChildren(...facts().flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
   say("");
 }
