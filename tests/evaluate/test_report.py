@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from evaluate.report.pictures import Pictures
 from evaluate.retrieval_evaluate import run_eval as retrieval
 
 HOSTILE = '<script>alert("x")</script><img src=https://evil.example/x.png onerror=alert(1)>'
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "report.md"
 VOID = {"meta", "img", "br"}
 
 
@@ -161,6 +163,13 @@ def test_intervals_stand_beside_the_means(page):
     assert "means over 2 queries" in told
     assert "mAP 0.5000 0.0000 1.0000" in told and "rank1 0.2500 0.2500 0.2500" in told
     assert "0 to 1 (95 %)" in told
+
+
+def test_the_evaluator_of_the_documentation_has_intervals(page, splits):
+    own = {}
+    exec(re.search(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)[1], own)
+    told = page(scored=scored_by(own["run_eval"], splits.__getitem__)).text
+    assert "means over 31 images" in told and re.search(r"norm ([0-9.]+ ){3}", told)
 
 
 def test_an_evaluator_that_gives_metrics_alone_has_no_intervals(page):
