@@ -43,7 +43,8 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         if self._channels_last:
-            images = images.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+            # (B, H, W, 3) -> (B, 3, H, W); where that is a view, torch writes the means of its maps as Gathers.
+            images = images.permute(0, 3, 1, 2).contiguous()
         return deployed(self.network(images), logits=self._logits)
 
 
@@ -57,7 +58,7 @@ def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessin
     images = _example(preprocessing, input_format)
     graph = Deployed(copy.deepcopy(network).cpu(), input_format, logits=logits).eval().requires_grad_(False)
     shipped = graph(images)
-    model = _stripped(_exported(graph, images, list(shipped)))
+    model = _gated(_stripped(_exported(graph, images, list(shipped))))
     model.ir_version = IR_VERSION  # the newer ones are for the notes that were stripped
     onnx.checker.check_model(model, full_check=True)
     _write(model, Path(path), {"preprocessing": preprocessing.to_dict(), "input_format": input_format,
@@ -108,4 +109,18 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+    return model
+
+
+def _gated(model: onnx.ModelProto) -> onnx.ModelProto:
+    # OpenCV 5.0 takes HardSigmoid and Mul for HardSwish, whatever else is multiplied: squeeze-and-excitation comes
+    # out wrong. An Identity between them, which every runtime removes, keeps them apart.
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        model.graph.node.append(node)
+        if node.op_type == "HardSigmoid":
+            gate = node.output[0]
+            model.graph.node[-1].output[0] = f"{gate}_alone"
+            model.graph.node.append(onnx.helper.make_node("Identity", [f"{gate}_alone"], [gate]))
     return model

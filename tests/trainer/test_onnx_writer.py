@@ -132,6 +132,14 @@ def test_every_kind_of_network_says_the_same_at_every_batch_size(name, tmp_path)
             np.testing.assert_allclose(said[key], value.numpy(), rtol=1e-4, atol=2e-5)
 
 
+def test_squeeze_and_excitation_is_written_so_that_every_runtime_reads_it(tmp_path):
+    written(tmp_path / "model.onnx", made("mobilenet"))
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert not {"Gather", "Range"} & {node.op_type for node in nodes}
+    gates = {node.output[0] for node in nodes if node.op_type == "HardSigmoid"}
+    assert gates and {node.op_type for node in nodes if gates & set(node.input)} == {"Identity"}
+
+
 def test_float_nchw_differs_only_in_how_the_images_are_given(network, folder, tmp_path):
     of_bytes = opened(folder / "model.onnx")
     of_floats = written(tmp_path / "floats.onnx", network, input_format="float_nchw")
