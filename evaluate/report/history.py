@@ -80,6 +80,7 @@ def times(rows: Sequence[Row], steps_per_epoch: float) -> Times | None:
     names = ("step", "epoch", "seconds", "data_wait", "images_per_second")
     reached, epochs, seconds, waits, speeds = (np.array([row[name] for row in logged], float) for name in names)
     begun = np.maximum([0, *reached[:-1]], (epochs - 1) * steps_per_epoch)  # each epoch has a clock of its own
+    begun = np.minimum(begun, reached - 1)  # a run resumed with other batches has had epochs of other lengths
     training = float(seconds.sum() / (reached - begun).sum() * reached[-1])
     waiting = float((seconds * waits).sum() / seconds.sum() * training)
     return Times(training, waiting, [row["seconds"] for row in evaluations(rows)], float(np.median(speeds)))

@@ -39,5 +39,6 @@ class Pictures:
         return uri
 
     def name(self, split: str, label: int) -> str:
-        """What a label stands for."""
-        return self._packed.class_names(split)[label] if label >= 0 else "junk"
+        """What a label stands for; a network may know more classes than a split names."""
+        names = self._packed.class_names(split)
+        return names[label] if 0 <= label < len(names) else "junk" if label < 0 else f"class {label}"

@@ -240,6 +240,11 @@ def test_many_classes_have_the_pairs_that_are_confused_most(page):
     assert "No image was taken for another class than its own." in right.text
 
 
+def test_a_class_that_the_split_does_not_name_has_its_number(page):
+    told = page(scored=scored_by(classification, predictions_of(120, [(7, 110)]).__getitem__), packed=Packed("c{}"))
+    assert "class taken for images of c7 class 110 1 4" in told.text
+
+
 def test_hostile_names_stay_text(page, fan):
     facts = FACTS._replace(
         name=HOSTILE, versions={HOSTILE: HOSTILE}, doctor=[HOSTILE], changed={HOSTILE},

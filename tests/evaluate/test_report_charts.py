@@ -67,6 +67,7 @@ def test_times_count_the_steps_that_were_not_logged():
     found = times([*rows, {"epoch": 1, "evaluation": {}, "seconds": 3.0}], 5)
     assert found == (10.0, 5.0, [3.0], 8.0)
     assert times(rows[:0], 5) is None
+    assert times(rows, 500).training == pytest.approx(9 / 7 * 10)  # where epochs were shorter, a lap is a step
 
 
 def test_a_long_table_of_metrics_keeps_the_best_epoch():
