@@ -39,7 +39,7 @@ def write_report(path: Path, facts: Facts, scored: Scored | None, packed: Packed
     Raises DataError for an image that cannot be read.
     """
     text = _template().render(_history(facts) | (_evidence(scored, Pictures(packed)) if scored else {}))
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, lambda file: file.write(text.encode(errors="replace")))  # names of files may be no text
 
 
 def _template() -> Any:

@@ -252,7 +252,7 @@ def test_hostile_names_stay_text(page, fan):
         status={**FACTS.status, "error": HOSTILE}, resolved={**RESOLVED, HOSTILE: HOSTILE})
     evil = Scored("queries", {HOSTILE: np.array([0.0, 1.0])}, {}, HOSTILE)
     for scored in (evil, scored_by(market, fan), scored_by(classification, predictions_of(3, [(0, 1)]).__getitem__)):
-        told = page(facts, scored, Packed(HOSTILE))
+        told = page(facts, scored, Packed(f"{HOSTILE}\udcff"))
         assert not told.all("script")
         assert all(image["src"].startswith("data:") and "onerror" not in image for image in told.all("img"))
         assert HOSTILE in told.text
