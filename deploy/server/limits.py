@@ -28,7 +28,7 @@ class Limits:
     max_pixels: Annotated[int, "pixels of an image, told by its header before it is decoded"] = PIXEL_LIMIT
     max_queue: Annotated[int, "images of all requests that wait or are computed; beyond it: 429"] = 256
     max_delay_ms: Annotated[int, "milliseconds that an image waits for others to share its batch"] = 2
-    timeout_s: Annotated[int, "seconds for a request from its first byte; beyond it: 504"] = 30
+    timeout_s: Annotated[int, "seconds that a request may take; beyond it: 504"] = 30
 
     @property
     def max_body(self) -> int:

@@ -15,7 +15,7 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter("kiln_requests", "requests answered", ["route", "status"], registry=registry)
-        self.seconds = Histogram("kiln_request_seconds", "from the first byte to the last", ["route"],
+        self.seconds = Histogram("kiln_request_seconds", "from its headers to the end of the answer", ["route"],
                                  buckets=SECONDS, registry=registry)
         self.batch_rows = Histogram("kiln_batch_images", "images that shared a batch", buckets=ROWS, registry=registry)
         self.batch_seconds = Histogram("kiln_inference_seconds", "of a batch", buckets=SECONDS, registry=registry)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +40,7 @@ class Service:
         self.folder = images and images.resolve()
         self.room = Room(limits)
         self.metrics = Metrics(self.room)
+        self.facts = self._facts()  # now: of a large gallery they take a while
         self.stopping = False
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._batcher = Batcher(self._run, batch_size=extractor.batch_size, max_delay=limits.max_delay_ms / 1000)
@@ -82,18 +83,6 @@ class Service:
         inside = path.is_relative_to(self.folder) and path.suffix.lower() in SUFFIXES
         return path if inside and path.is_file() else None
 
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What the model and the gallery say of themselves; null for what this file does not say."""
-        said = {key: self.extractor.metadata.get(key)
-                for key in ("precision", "epoch", "metrics", "thresholds", "fingerprint", "kiln_version")}
-        gallery = None if self.gallery is None else {
-            "count": len(self.gallery),
-            "cameras": sorted({*self.gallery.cameras.tolist()} - {-1}),
-            "tags": sorted({*self.gallery.tags} - {""})}
-        return said | {"name": self.name, "dim": self.extractor.dim, "height": self.extractor.height,
-                       "width": self.extractor.width, "gallery": gallery, "images": self.folder is not None}
-
     def stop(self) -> None:
         """Let nobody wait for requests that will not come."""
         self._batcher.hurry()
@@ -109,3 +98,14 @@ class Service:
         self.metrics.batch_rows.observe(len(tensor))
         self.metrics.batch_seconds.observe(perf_counter() - began)
         return outputs
+
+    def _facts(self) -> dict[str, Any]:
+        """What the model and the gallery say of themselves; None for what this file does not say."""
+        said = {key: self.extractor.metadata.get(key)
+                for key in ("precision", "epoch", "metrics", "thresholds", "fingerprint", "kiln_version")}
+        gallery = None if self.gallery is None else {
+            "count": len(self.gallery),
+            "cameras": sorted({*self.gallery.cameras.tolist()} - {-1}),
+            "tags": sorted({*self.gallery.tags} - {""})}
+        return said | {"name": self.name, "dim": self.extractor.dim, "height": self.extractor.height,
+                       "width": self.extractor.width, "gallery": gallery, "images": self.folder is not None}

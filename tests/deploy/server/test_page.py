@@ -31,6 +31,7 @@ def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}; .ci/run installs one")
+    sync_api.expect.set_options(timeout=60_000)  # milliseconds; no test waits for it to pass
     alone = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium has no sandbox for root
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[*alone, "--disable-dev-shm-usage"])
