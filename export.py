@@ -145,7 +145,8 @@ def metadata(gate: "Gate", proof: "Proof", precision: "Precision") -> dict[str, 
         "kiln_version": __version__,
         "epoch": model.state["epoch"],
         "step": model.state["step"],
-        "metrics": dict(proof.metrics),  # the file's own
+        "metrics": dict(gate.metrics),  # the snapshot's
+        "file_metrics": dict(proof.metrics),
         "precision": precision,
         "params_digest": hashlib.sha256(resolved.encode()).hexdigest(),
         "fingerprint": fingerprint(model.network, precision),

@@ -236,7 +236,7 @@ def test_a_file_of_lower_precision_says_so_and_what_it_costs(reid_run, exported,
     assert float(megabytes.split()[3]) == pytest.approx(path.stat().st_size / exported[0].stat().st_size, abs=0.01)
     assert float(megabytes.split()[3]) == pytest.approx(size, abs=0.01)
     line = json.loads((reid_run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (line["precision"], line["metrics"]) == (precision, said["metrics"])
+    assert (line["precision"], line["metrics"]) == (precision, said["file_metrics"])
 
 
 def test_a_run_without_the_snapshot_ends_with_4(run, capsys):
