@@ -8,7 +8,8 @@ from pathlib import Path
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
 BELONGS = {
-    "sub_working_dir": ("start_train", "train", "resume_train", "stop_train", "status", "evaluate", "report"),
+    # "check" has no use for it, but lets a command be checked by changing one word of it.
+    "sub_working_dir": ("check", "start_train", "train", "resume_train", "stop_train", "status", "evaluate", "report"),
     "snapshot": ("evaluate", "compare"), "rank_lists": ("evaluate",), "runs": ("compare",),
     "detach": ("resume_train",), "json": ("status", "list", "evaluate", "compare"),
 }
