@@ -72,14 +72,14 @@ def main() -> None:
 class Exported:
     """A network with fresh weights, and its file."""
 
-    def __init__(self, backbone: str, folder: Path) -> None:
+    def __init__(self, backbone: str, folder: Path, size: Preprocessing = SIZE) -> None:
         torch.manual_seed(0)
-        self.backbone = backbone
+        self.backbone, self.size = backbone, size
         self.network: Embedder = build_embedder(
             ModelParams(backbone=backbone, feature_dim=512), classifier=None, num_classes=1,
-            height=SIZE.height, width=SIZE.width, mean=SIZE.mean, std=SIZE.std).eval()
+            height=size.height, width=size.width, mean=size.mean, std=size.std).eval()
         self.path = folder / f"{backbone}.onnx"
-        write_onnx(self.network, self.path, SIZE, input_format="uint8_nhwc", logits=False)
+        write_onnx(self.network, self.path, size, input_format="uint8_nhwc", logits=False)
 
     def open(self, batch_size: int, threads: int = THREADS) -> FeatureExtractor:
         """The extractor that is measured."""
@@ -88,7 +88,7 @@ class Exported:
     def flop(self) -> int:
         """Floating point operations of an image: two a multiply-add."""
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            self.network(torch.zeros(1, 3, SIZE.height, SIZE.width, dtype=torch.uint8))
+            self.network(torch.zeros(1, 3, self.size.height, self.size.width, dtype=torch.uint8))
         return int(counter.get_total_flops())
 
 
