@@ -10,7 +10,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-from onnx_ir.passes import Sequential, common
+from onnx_ir.passes import InPlacePass, Sequential, common
 from onnxruntime.quantization import (
     CalibrationDataReader, QuantType, create_calibrator, quant_pre_process, quantize_static)
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -50,7 +50,12 @@ class Lowered:
         self._prepared = self._folder / "prepared.onnx"
         # Symbolic inference is for transformers without shapes, which ours have, and knows no Expand of them.
         quant_pre_process(exact, self._prepared, skip_symbolic_shape=True)
-        self._nodes = _layers(onnx.load(self._prepared).graph)
+        # Where a network sees an image twice, that has given each layer weights for either time.
+        once = _passed(onnx.load(self._prepared), common.DeduplicateHashedInitializersPass())
+        onnx.save(once, self._prepared)
+        self._nodes = _layers(once.graph)
+        self._ranges = self._folder / "ranges.json"
+        self._ranges.unlink(missing_ok=True)  # those of other images
         self.layers = tuple(self._nodes)
         self._convert = self._as_fp16 if precision == "fp16" else self._as_int8
 
@@ -85,7 +90,10 @@ class Lowered:
         return sorted(found, key=lambda sensitivity: sensitivity.cosine)
 
     def _model(self, kept: Collection[str]) -> ModelProto:
-        return _tidy(self._convert([node for layer in kept for node in self._nodes[layer]]))
+        model = self._convert([node for layer in kept for node in self._nodes[layer]])
+        # In order, without what nothing reads, and without the operator sets that onnxruntime names for no node.
+        return _passed(model, common.TopologicalSortPass(), common.RemoveUnusedNodesPass(),
+                       common.RemoveUnusedOpsetsPass())
 
     def _as_int8(self, kept: Sequence[str]) -> ModelProto:
         """Activations uint8, weights int8 by channel, calibrated once: what CPUs multiply fastest."""
@@ -93,8 +101,10 @@ class Lowered:
         quantize_static(
             self._prepared, path, _Batches(self._tensors), op_types_to_quantize=[*LAYERS, *FOLLOWING],
             per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(kept), calibration_cache_path=self._folder / "ranges.json")
-        return onnx.load(path)
+            nodes_to_exclude=list(kept), calibration_cache_path=self._ranges)
+        model: ModelProto = onnx.load(path)
+        _keep_apart(model.graph, kept)
+        return model
 
     def _as_fp16(self, kept: Sequence[str]) -> ModelProto:
         """Weights and what is between layers in float16; input and outputs, and what is best not, in float32."""
@@ -139,9 +149,8 @@ def _layers(graph: GraphProto) -> dict[str, list[str]]:
     layers: dict[str, list[str]] = {}
     for node in graph.node:
         if node.op_type in LAYERS:
-            weights = node.input[1]
-            named = weights.startswith("network.")
-            name = weights.removeprefix("network.").removesuffix(".weight") if named else node.name
+            _, of_network, weights = node.input[1].partition("network.")
+            name = weights.partition(".weight")[0] if of_network else node.name
             layers.setdefault(name, []).append(node.name)
     return layers
 
@@ -160,30 +169,43 @@ def _between(graph: GraphProto) -> set[str]:
             if node.op_type in LAYERS or fed & {*node.input} and read & {*node.output}}
 
 
+def _keep_apart(graph: GraphProto, kept: Collection[str]) -> None:
+    """A Clip without bounds before each kept layer.
+
+    Without one, onnxruntime from 1.21 on (its pull request 22969) quantises weights between int8 tensors itself when it
+    opens a file, and not by channel.
+    """
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.name in kept:
+            apart = f"{node.name}_input"
+            graph.node.append(onnx.helper.make_node("Clip", [node.input[0]], [apart], name=f"{node.name}_apart"))
+            node.input[0] = apart
+        graph.node.append(node)
+
+
 def _without_round_trips(graph: GraphProto, ours: Collection[str]) -> None:
     """From float32 to float16 and back: the converter's casts between two nodes that both stay in float32."""
-    nodes = list({node.output[0]: node for node in graph.node}.values())  # it adds a cast once for each reader
-    narrowed = {node.output[0]: node.input[0] for node in nodes if _is_cast(node, TensorProto.FLOAT16, ours)}
-    for node in nodes:
-        if _is_cast(node, TensorProto.FLOAT, ours) and node.input[0] in narrowed:
-            wide = onnx.helper.make_node("Identity", [narrowed[node.input[0]]], node.output, name=node.name)
-            node.CopyFrom(wide)
-    del graph.value_info[:]
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    nodes = {node.output[0]: node for node in graph.node}  # the converter adds the same cast for each reader
+    narrowed = {name: node.input[0] for name, node in nodes.items() if _is_cast(node, TensorProto.FLOAT16, ours)}
+    wide = {name: narrowed[node.input[0]] for name, node in nodes.items()
+            if _is_cast(node, TensorProto.FLOAT, ours) and node.input[0] in narrowed}
+    for name in wide.keys() & {output.name for output in graph.output}:
+        nodes[name] = onnx.helper.make_node("Identity", [wide[name]], [name], name=name)
+    for node in nodes.values():
+        node.input[:] = [wide.get(name, name) for name in node.input]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes.values())
 
 
 def _is_cast(node: NodeProto, to: int, ours: Collection[str]) -> bool:
     return node.op_type == "Cast" and node.name not in ours and node.attribute[0].i == to
 
 
-def _tidy(model: ModelProto) -> ModelProto:
-    """In order, without what nothing reads, and without operator sets that onnxruntime names for no node."""
-    tidied = Sequential(common.TopologicalSortPass(), common.IdentityEliminationPass(), common.RemoveUnusedNodesPass(),
-                        common.RemoveUnusedOpsetsPass())(onnx_ir.from_proto(model))
-    proto: ModelProto = onnx_ir.to_proto(tidied.model)
-    return proto
+def _passed(model: ModelProto, *passes: InPlacePass) -> ModelProto:
+    passed: ModelProto = onnx_ir.to_proto(Sequential(*passes)(onnx_ir.from_proto(model)).model)
+    return passed
 
 
 def _embeddings(model: ModelProto, tensors: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The gate for files of lower precision, on a real set and a network of five layers."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -64,8 +66,7 @@ def lowered(gate, folder, precision="int8", most_drop=0.01):
     return gate.lowered(folder / "exact.onnx", folder / "lower.onnx", precision, most_drop)
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize(("precision", "mode"), [("fp16", "max"), ("int8", "min")])
 def test_a_file_within_the_budget_passes_whole_and_its_cost_is_measured(make_gate, tmp_path, precision, mode):
     proof, cost = lowered(make_gate(Small(), mode=mode), tmp_path, precision)
     assert (list(cost.kept), cost.layers) == ([], 4)
@@ -84,14 +85,11 @@ def test_over_the_budget_the_layers_that_cost_most_stay_in_float32(make_gate, tm
     assert proof.metrics["nearness"] > 0.99
 
 
-@pytest.mark.parametrize(("mode", "metric"), [("max", "nearness: 0.9"), ("min", "distance: 0.0")])
-def test_a_budget_that_cannot_be_met_is_refused_with_the_figures(make_gate, tmp_path, mode, metric):
+def test_a_budget_that_cannot_be_met_is_refused_with_the_figures(make_gate, tmp_path):
     with pytest.raises(ProofError) as refused:
-        lowered(make_gate(Small(), mode=mode), tmp_path, most_drop=0)
-    line = str(refused.value)
-    assert line.startswith(f"int8: {metric}") and "\n" not in line
-    assert "of the file, " in line and "of the snapshot: a drop of 0.0" in line
-    assert line.endswith("at most 0 allowed, even with 2 of 4 layers left in float32")
+        lowered(make_gate(Small(), mode="min"), tmp_path, most_drop=0)
+    assert re.fullmatch(r"int8: distance: 0\.0\d+ of the file, 0\.0000 of the snapshot: a drop of 0\.0\d+, at most 0 "
+                        "allowed, even with 2 of 4 layers left in float32", str(refused.value))
 
 
 def test_a_run_without_evaluator_gets_no_lower_precision(make_gate, tmp_path):
