@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..search import SearchError
 from . import v1, v2
-from .gate import Gate, refused
 from .limits import Refused
+from .middleware import Middleware, refused
 from .service import Service
 
 PAGE = {f"/{path.name}": path for path in Path(__file__).with_name("page").iterdir()}
@@ -38,7 +38,7 @@ def build(service: Service, *, token: str | None = None) -> FastAPI:
     app.add_api_route("/metrics", metrics, response_class=Response)
     for path in PAGE:
         app.add_api_route(path, page, include_in_schema=False)
-    app.add_middleware(Gate, service=service, token=token, open_paths=frozenset({*PAGE, *v2.HEALTH}))
+    app.add_middleware(Middleware, service=service, token=token, open_paths=frozenset({*PAGE, *v2.HEALTH}))
     return app
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from .. import __version__
-from .gate import within
 from .limits import Refused
+from .middleware import within
 from .service import Service
 from .tensors import HEADER, MICROSECONDS, InferenceRequest, Signature, answered, parsed
 from .wanted import JSON

@@ -34,7 +34,7 @@ HEADERS = {
 GONE = 499  # as nginx counts clients that did not wait for the answer
 
 
-class Gate:
+class Middleware:
     """The outermost layer: token, room, time, headers, counts, and errors that nothing else has caught."""
 
     def __init__(self, app: ASGIApp, service: Service, *, token: str | None, open_paths: frozenset[str]) -> None:
