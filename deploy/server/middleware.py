@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..search import SearchError
+from .bodies import one_line
 from .limits import Refused, Share
 from .service import Service
-from .wanted import one_line
 
 T = TypeVar("T")
 

@@ -12,19 +12,19 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from ..extractor import FeatureExtractor, Outputs
+from .bodies import Strict, checked
 from .limits import Refused
-from .wanted import Wanted, checked
 
 HEADER = "Inference-Header-Content-Length"  # bytes of JSON before the tensors' own
 TYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 MICROSECONDS = 1_000_000
 
 
-class InputParameters(Wanted):
+class InputParameters(Strict):
     binary_data_size: int | None = Field(default=None, ge=0)
 
 
-class InputTensor(Wanted):
+class InputTensor(Strict):
     name: str
     shape: list[int]
     datatype: str
@@ -32,21 +32,21 @@ class InputTensor(Wanted):
     data: list[Any] | None = None
 
 
-class OutputParameters(Wanted):
+class OutputParameters(Strict):
     binary_data: bool | None = None
 
 
-class RequestedOutput(Wanted):
+class RequestedOutput(Strict):
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
-class RequestParameters(Wanted):
+class RequestParameters(Strict):
     binary_data_output: bool = False
     timeout: int = Field(default=0, ge=0, description="microseconds; 0 = the service's own")
 
 
-class InferenceRequest(Wanted):
+class InferenceRequest(Strict):
     """Tensors for a model, as JSON; those of a binary_data_size follow it as bytes."""
 
     id: str = ""

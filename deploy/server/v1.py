@@ -1,18 +1,17 @@
 """Images in, embeddings or the nearest gallery entries out."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from .bodies import JSON, MULTIPART, EmbeddingsRequest, SearchRequest, read_body
 from .limits import Refused
 from .service import Service
-from .wanted import JSON, MULTIPART, EmbeddingsRequest, SearchRequest, wanted
 
 router = APIRouter(prefix="/v1")
-E = TypeVar("E", bound=EmbeddingsRequest)
 
 
 class Embeddings(BaseModel):
@@ -53,7 +52,7 @@ def _body(kind: type[BaseModel]) -> dict[str, Any]:
 async def embeddings(request: Request) -> Response:
     """Embeddings of images."""
     service: Service = request.app.state.service
-    asked = await asked_of(request, EmbeddingsRequest)
+    asked = await read_body(request, EmbeddingsRequest)
     outputs = await service.embed(asked.images)
     return _json({"model": service.name, "fingerprint": service.facts["fingerprint"], "dim": service.extractor.dim,
                   "embeddings": outputs.embeddings.tolist()})
@@ -63,7 +62,7 @@ async def embeddings(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """The gallery entries nearest to each image."""
     service: Service = request.app.state.service
-    asked = await asked_of(request, SearchRequest)
+    asked = await read_body(request, SearchRequest)
     found = await service.search(asked.images, asked.k, asked.threshold, cameras=asked.cameras, tags=asked.tags)
     least = found.threshold
     return _json({"threshold": least, "results": [
@@ -85,14 +84,6 @@ async def image(request: Request, name: str) -> FileResponse:
     if path is None:
         raise Refused(404, "no such image; those of the gallery are there, if the service has --images")
     return FileResponse(path)
-
-
-async def asked_of(request: Request, kind: type[E]) -> E:
-    """What a request asks for, once there is room for its images."""
-    service: Service = request.app.state.service
-    asked = await wanted(request, kind, service)
-    request.state.share.hold(len(asked.images))
-    return asked
 
 
 def _json(value: dict[str, Any]) -> Response:

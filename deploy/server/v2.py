@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from .. import __version__
+from .bodies import JSON
 from .limits import Refused
 from .middleware import within
 from .service import Service
 from .tensors import HEADER, MICROSECONDS, InferenceRequest, Signature, answered, parsed
-from .wanted import JSON
 
 router = APIRouter(prefix="/v2")
 VERSION = "1"

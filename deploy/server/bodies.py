@@ -37,13 +37,13 @@ def _number_or_level(threshold: Any) -> Any:
 Image = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 
 
-class Wanted(BaseModel):
+class Strict(BaseModel):
     """What is known by name, and nothing else."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class EmbeddingsRequest(Wanted):
+class EmbeddingsRequest(Strict):
     """Images to embed."""
 
     images: list[Image] = Field(min_length=1, description="encoded images: files of a form, base64 in JSON")
@@ -59,19 +59,23 @@ class SearchRequest(EmbeddingsRequest):
     tags: list[str] | None = Field(None, description="only entries with one of these tags count")
 
 
-M = TypeVar("M", bound=Wanted)
+M = TypeVar("M", bound=Strict)
 E = TypeVar("E", bound=EmbeddingsRequest)
 
 
-async def wanted(request: Request, kind: type[E], service: Service) -> E:
-    """The body of a request, JSON or a form; Refused says what is wrong with it."""
+async def read_body(request: Request, kind: type[E]) -> E:
+    """What a request asks for, by JSON or a form, once there is room for its images; Refused with the first mistake."""
+    service: Service = request.app.state.service
     content = request.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
     if content == JSON:
-        return await service.threaded(partial(checked, kind, await request.body()))
-    if content != MULTIPART:
+        asked = await service.threaded(partial(checked, kind, await request.body()))
+    elif content == MULTIPART:
+        async with request.form(max_files=service.limits.max_images, max_fields=FIELDS) as form:
+            asked = checked(kind, await _fields(form))
+    else:
         raise Refused(415, f"Content-Type: {MULTIPART} or {JSON} expected, got {content}")
-    async with request.form(max_files=service.limits.max_images, max_fields=FIELDS) as form:
-        return checked(kind, await _fields(form))
+    request.state.share.hold(len(asked.images))
+    return asked
 
 
 def checked(kind: type[M], given: bytes | dict[str, Any]) -> M:
