@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from data.files import explained
+from deploy.files import explained
 from deploy import FeatureExtractor, __version__
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS

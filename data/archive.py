@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import lmdb
 import numpy as np
 
-from data.files import sync_directory
+from deploy.files import sync_directory
 from data.records import DataError
 
 FORMAT = "kiln-archive"

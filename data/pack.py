@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from data.archive import Meta, Record, open_archive, write_archive
-from data.files import sync_directory
+from deploy.files import sync_directory
 from data.parallel import cores, map_in_processes
 from data.records import DataError
 from data.sources import PAIRED, SOURCES, SPLITS, Split

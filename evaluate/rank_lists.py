@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from data.files import write_whole
+from deploy.files import write_whole
 from data.records import DataError
 from evaluate.protocol import Search
 from evaluate.ranking import nearest

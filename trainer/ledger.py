@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.files import write_whole
+from deploy.files import write_whole
 from trainer.snapshot import SnapshotError, State, digest, load_snapshot, save_snapshot
 
 

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from data.files import write_whole
+from deploy.files import write_whole
 from deploy.preprocess import Preprocessing
 from trainer.output import deployed
 

@@ -15,7 +15,7 @@ from onnxruntime.quantization import (
     CalibrationDataReader, QuantType, create_calibrator, quant_pre_process, quantize_static)
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from data.files import write_whole
+from deploy.files import write_whole
 
 Lower = Literal["fp16", "int8"]
 

@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from data.files import explained, write_whole
+from deploy.files import explained, write_whole
 from trainer.run import RunDirectory
 
 log = logging.getLogger("kiln")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from data.files import explained, write_whole
+from deploy.files import explained, write_whole
 from params.errors import Mistake, ParamsError
 
 ALIVE = ("starting", "running", "stopping")

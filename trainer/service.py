@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data.files import explained
+from deploy.files import explained
 from trainer.run import ALIVE, RunDirectory, RunError
 
 POLL = 0.1  # seconds

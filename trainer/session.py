@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data.files import DiskError
+from deploy.files import DiskError
 from data.records import RunEval
 from params.reader import Loaded
 from params.schema import Params

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from data.files import write_whole
+from deploy.files import write_whole
 
 FORMAT = "kiln-snapshot-1"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from data.files import explained, sync_directory, write_whole
+from deploy.files import explained, sync_directory, write_whole
 from trainer.onnx_writer import ExportError
 
 MAX_BATCH, PREFERRED = 64, (8, 16, 32)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.doctor import Report
-from data.files import write_whole
+from deploy.files import write_whole
 from evaluate.protocol import Classified, Scored, Search
 from evaluate.report import charts, evidence, history
 from evaluate.report.pictures import Packed, Pictures
