@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .command_line import BAD_IMAGES, DONE, USAGE, add_options
 from .extractor import FeatureExtractor, Outputs
+from .files import write_whole
 from .listing import Listing, ListingError, list_images
 from .preprocess import ImageError
 from .session import ModelError
-
-DONE, USAGE, BAD_IMAGES = 0, 2, 3
 
 
 def extract(extractor: FeatureExtractor, listing: Listing, *, skip_bad: bool) -> tuple[list[str], Outputs]:
@@ -51,13 +50,7 @@ def extract(extractor: FeatureExtractor, listing: Listing, *, skip_bad: bool) ->
 
 def write(path: Path, names: Sequence[str], outputs: Outputs) -> None:
     """Names and outputs as .npz or .csv, by the path's suffix; the file appears whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            WRITERS[path.suffix](file, names, outputs)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, lambda file: WRITERS[path.suffix](file, names, outputs))
 
 
 def _write_npz(file: BinaryIO, names: Sequence[str], outputs: Outputs) -> None:
@@ -66,7 +59,7 @@ def _write_npz(file: BinaryIO, names: Sequence[str], outputs: Outputs) -> None:
 
 
 def _write_csv(file: BinaryIO, names: Sequence[str], outputs: Outputs) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # names as on the disk
     rows = csv.writer(text)
     rows.writerow(["path", *(f"e{i}" for i in range(outputs.embeddings.shape[1]))])
     for name, embedding in zip(names, outputs.embeddings, strict=True):
@@ -108,20 +101,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not options.output.parent.is_dir():
         parser.error(f"--output {options.output}: no such folder")
     return options
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """How images are embedded, for every command that does so."""
-    parser.add_argument("--batch_size", type=_count, default=32, help="images at a time; default: 32")
-    parser.add_argument("--providers", nargs="+", default="auto",
-                        help="onnxruntime's, in order of preference; default: auto")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out images that cannot be read")
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 expected, got {number}")
-    return number
 
 
 if __name__ == "__main__":

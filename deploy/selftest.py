@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .command_line import DONE, FAILED, USAGE, add_providers
 from .extractor import FeatureExtractor
 from .preprocess import ImageError, Preprocessing
 from .session import ModelError
@@ -70,19 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; 0 where the model passes, 1 where it does not, 2 where it cannot be used."""
     parser = argparse.ArgumentParser("python -m deploy.selftest", description="Replay golden vectors here.")
     parser.add_argument("model", help="a file that export.py wrote")
-    parser.add_argument("--providers", nargs="+", help="onnxruntime's, in order of preference; default: auto")
+    add_providers(parser)
     options = parser.parse_args(arguments)
     try:
-        extractor = FeatureExtractor(options.model, providers=options.providers or "auto")
+        extractor = FeatureExtractor(options.model, providers=options.providers)
         result = replay(extractor)
     except (ModelError, ImageError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return USAGE
     print(f"{'passed' if result.passed else 'FAILED'}: {options.model} on {extractor.providers[0]}")
     print(f"  equal pixels       {result.same_pixels} of {result.images} images")
     print(f"  smallest cosine    {result.cosine:.7f}, at least {result.least_cosine} expected")
     print(f"  largest difference {result.max_abs:.1e}")
-    return 0 if result.passed else 1
+    return DONE if result.passed else FAILED
 
 
 if __name__ == "__main__":

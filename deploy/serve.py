@@ -11,13 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
+from .command_line import FAILED, USAGE, add_providers, count
 from .extractor import FeatureExtractor
 from .gallery import Gallery, GalleryError
 from .selftest import replay
 from .server.limits import Limits
 from .session import ModelError, usable_cores
 
-STOPPED, FAILED, USAGE = 0, 1, 2
+STOPPED = 0
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 log = logging.getLogger("kiln.deploy")
@@ -49,7 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .server import app, process, service  # only now, since they import those
 
     token = _token(options.token_file)
-    extractor = FeatureExtractor(options.model, providers=options.providers or "auto",
+    extractor = FeatureExtractor(options.model, providers=options.providers,
                                  batch_size=options.batch_size, threads=options.threads)
     if "golden" in extractor.metadata and not replay(extractor).passed:
         print(f"{options.model}: its embeddings here are not those of where it was exported; see deploy.selftest",
@@ -88,17 +89,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="0 = any that is free; default: 8000")
     parser.add_argument("--token_file", type=Path, help="file with the token to ask for; default: the environment's "
                                                         "KILN_TOKEN, or none is asked for")
-    parser.add_argument("--batch_size", type=int, default=32, help="images computed at once; default: 32")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="that decode and compute; default: cores")
-    parser.add_argument("--providers", nargs="+", help="onnxruntime's, in order of preference; default: auto")
+    parser.add_argument("--batch_size", type=count, default=32, help="images computed at once; default: 32")
+    parser.add_argument("--threads", type=count, default=usable_cores(), help="that decode and compute; default: cores")
+    add_providers(parser)
     hints = get_type_hints(Limits, include_extras=True)
     for field in fields(Limits):
         says = f"{hints[field.name].__metadata__[0]}; default: {field.default}"
-        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=says)
+        parser.add_argument(f"--{field.name}", type=count, default=field.default, help=says)
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "threads", *(field.name for field in fields(Limits))):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)}: at least 1 expected")
     if options.images and not options.images.is_dir():
         parser.error(f"--images {options.images}: no such folder")
     return options

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..extract import BAD_IMAGES, DONE, USAGE, add_options, extract
+from ..command_line import BAD_IMAGES, DONE, USAGE, add_options, count
+from ..extract import extract
 from ..extractor import FeatureExtractor
 from ..listing import ListingError, list_images
 from ..preprocess import ImageError
@@ -164,7 +165,7 @@ def _own_options(commands: Mapping[str, argparse.ArgumentParser]) -> None:
                                                                "archive says of camera and class, else none")
     commands["remove"].add_argument("names", nargs="+", help="of the entries")
     option = commands["search"].add_argument
-    option("--k", type=int, default=10, help="entries for each image; default: 10")
+    option("--k", type=count, default=10, help="entries for each image; default: 10")
     option("--threshold", type=_threshold, help="a cosine, or a level of the model, as far=1e-3; default: none")
     option("--camera", type=int, nargs="+", help="only entries of these cameras")
     option("--tag", nargs="+", help="only entries with one of these tags")

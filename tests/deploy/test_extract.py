@@ -54,6 +54,13 @@ def test_a_csv_has_a_row_per_image_and_every_bit_of_the_floats(run, photos):
         np.testing.assert_array_equal(written, features["embeddings"])
 
 
+def test_a_csv_has_names_of_another_encoding_as_they_are_on_the_disk(run, photos):
+    (photos / "0.jpg").rename(photos / "0\udce9.jpg")
+    code, path = run(photos, output="features.csv")
+    assert code == 0
+    assert path.read_bytes().splitlines()[1].startswith(b"0\xe9.jpg,")
+
+
 def test_a_list_names_images_relative_to_itself(run, photos, expected):
     names = ["more/3.JPG", str(photos / "0.jpg")]
     (photos / "list.txt").write_text("\n".join(["", *names, ""]))
@@ -236,7 +243,8 @@ def test_an_input_without_images_is_refused_by_name(run, tmp_path, capsys, sourc
 @pytest.mark.parametrize(("options", "said"), [
     ({"output": "features.txt"}, ".npz or .csv expected"),
     ({"output": "absent/features.npz"}, "no such folder"),
-    ({"batch_size": "0"}, "at least 1 expected"),
+    ({"batch_size": "0"}, "argument --batch_size: a whole number from 1 expected, got 0"),
+    ({"batch_size": "many"}, "argument --batch_size: a whole number from 1 expected, got many"),
 ])
 def test_usage_mistakes_end_with_2(run, photos, capsys, options, said):
     extra = ["--batch_size", options["batch_size"]] if "batch_size" in options else []

@@ -162,8 +162,8 @@ def complaint(capsys, *arguments):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    (["--batch_size", 0], "--batch_size 0: at least 1 expected"),
-    (["--max_queue", 0], "--max_queue 0: at least 1 expected"),
+    (["--batch_size", 0], "--batch_size: a whole number from 1 expected, got 0"),
+    (["--max_queue", 0], "--max_queue: a whole number from 1 expected, got 0"),
     (["--images", "nowhere"], "--images nowhere: no such folder"),
     (["--gallery", "nowhere"], "nowhere: no gallery there"),
     (["--token_file", "nowhere"], "No such file or directory: 'nowhere'"),
