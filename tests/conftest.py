@@ -10,6 +10,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from tests.forked import forked
+
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run one per core; read when torch is first imported
 
 
@@ -78,37 +80,46 @@ TINY = {
 
 
 @pytest.fixture
-def train():
+def train(tmp_path_factory):
     """Run train.py as a real process: (operation, params.json, further arguments) -> the finished process."""
+    errors = tmp_path_factory.mktemp("train") / "errors"
+
     def run(operation, path, *arguments):
-        return subprocess.run(command_line(operation, path, *arguments), cwd=ROOT, capture_output=True, text=True,
-                              env=ENVIRONMENT)
-    run.environment = ENVIRONMENT
+        errors.write_text("")
+        process, output = forked(command_line(operation, path, *arguments), run.environment, errors)
+        with output:
+            said = output.read()
+        process.join()
+        return subprocess.CompletedProcess(operation, process.exitcode, said, errors.read_text())
+    run.environment = {}
     return run
 
 
 @pytest.fixture
-def train_until():
-    """Run train.py until a line of its output holds a text, then send a signal; its exit code and later output."""
-    def run(text, signal, operation, path, *arguments):
-        with subprocess.Popen(command_line(operation, path, *arguments), cwd=ROOT, text=True, env=ENVIRONMENT,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            seen = []
-            for line in process.stdout:
-                seen.append(line)
-                if text in line:
-                    process.send_signal(signal)
-                    break
-            else:
-                pytest.fail(f"{text!r} never came: {''.join(seen)}")
-            rest = process.stdout.read()
-        return process.returncode, rest
+def disturbed(train):
+    """Run train.py and do things to it, each once a line of its output holds a text; its exit code and output."""
+    def run(operation, path, name, *acts):
+        process, output = forked(command_line(operation, path, "--sub_working_dir", name), train.environment)
+        said, left = "", list(acts)
+        with output:
+            for line in output:
+                said += line
+                if left and left[0][0] in line:
+                    left.pop(0)[1](process)
+        process.join()
+        assert not left, said
+        return process.exitcode, said
     return run
 
 
-ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
+@pytest.fixture
+def train_until(disturbed):
+    """Run train.py until a line of its output holds a text, then send it a signal; its exit code and output."""
+    def run(text, number, operation, path, name):
+        return disturbed(operation, path, name, (text, lambda process: os.kill(process.pid, number)))
+    return run
 
 
 def command_line(operation, path, *arguments):
     """The command for one operation on a params.json."""
-    return [sys.executable, "train.py", "--operation", operation, "--config_path", str(path), *map(str, arguments)]
+    return ["train.py", "--operation", operation, "--config_path", path, *arguments]

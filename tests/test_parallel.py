@@ -4,8 +4,6 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from params.errors import ParamsError
 from trainer.resume import same_run
 from trainer.snapshot import load_snapshot
 
-ROOT = Path(__file__).parent.parent
 TWO = {"device": "cpu", "parallels": [0, 1], "snapshot_every": 2,
        "evaluation_params": {"type": "market_evaluate", "every": 2}}
 
@@ -32,23 +29,6 @@ def ranks_of(parent):
         if int(status[1]) == parent:
             found |= {int(variable[5:]): int(pid) for variable in variables if variable.startswith(b"RANK=")}
     return found
-
-
-@pytest.fixture
-def disturbed(train):
-    """Run train.py and do things to it, each once a line of its output holds a text; its exit code and output."""
-    def run(operation, path, name, *acts):
-        command = ["train.py", "--operation", operation, "--config_path", str(path), "--sub_working_dir", name]
-        with subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True, env=train.environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            said, left = "", list(acts)
-            for line in process.stdout:
-                said += line
-                if left and left[0][0] in line:
-                    left.pop(0)[1](process)
-        assert not left, said
-        return process.returncode, said
-    return run
 
 
 def state_of(train, path, name="broken"):

@@ -40,7 +40,7 @@ def test_a_run_killed_at_ten_random_steps_ends_as_the_unbroken_one(params, train
     draw = random.Random(1)
     for attempt, step in enumerate(sorted(draw.sample(range(1, last["step"]), 10))):
         operation = "resume_train" if attempt else "train"
-        code, _ = train_until(f"step {step}/", signal.SIGKILL, operation, path, "--sub_working_dir", "broken")
+        code, _ = train_until(f"step {step}/", signal.SIGKILL, operation, path, "broken")
         assert code == -signal.SIGKILL
         assert '"state": "dead"' in train("status", path, "--sub_working_dir", "broken", "--json").stdout
     resumed = train("resume_train", path, "--sub_working_dir", "broken")
@@ -54,7 +54,7 @@ def test_a_run_killed_at_ten_random_steps_ends_as_the_unbroken_one(params, train
 def test_a_run_killed_before_its_first_snapshot_starts_again(params, train, train_until, tmp_path):
     path = params(epoch=1)
     assert train("train", path, "--sub_working_dir", "whole").returncode == 0
-    train_until("step 1/", signal.SIGKILL, "train", path, "--sub_working_dir", "broken")
+    train_until("step 1/", signal.SIGKILL, "train", path, "broken")
     assert train("resume_train", path, "--sub_working_dir", "broken").returncode == 0
     assert identical(states(tmp_path, "whole")[0], states(tmp_path, "broken")[0])
 
@@ -62,7 +62,7 @@ def test_a_run_killed_before_its_first_snapshot_starts_again(params, train, trai
 def test_a_stopped_run_goes_on_at_the_very_step(params, train, train_until, tmp_path):
     path = params()
     assert train("train", path, "--sub_working_dir", "whole").returncode == 0
-    train_until("step 4/", signal.SIGTERM, "train", path, "--sub_working_dir", "broken")
+    train_until("step 4/", signal.SIGTERM, "train", path, "broken")
     assert train("resume_train", path, "--sub_working_dir", "broken").returncode == 0
     assert identical(states(tmp_path, "whole")[0], states(tmp_path, "broken")[0])
     lines = (tmp_path / "runs" / "broken" / "metrics.jsonl").read_text()
@@ -87,7 +87,7 @@ def test_a_longer_run_is_trained_on_from_its_end(params, train, tmp_path):
 
 def test_a_resumed_run_takes_new_rates_and_goes_on_in_the_background(params, train, train_until, tmp_path):
     path = params(epoch=10_000, evaluation_params=None, snapshot_every=1, lr={"base_lr": 1e-3})
-    train_until("step 3/", signal.SIGKILL, "train", path, "--sub_working_dir", "exp1")
+    train_until("step 3/", signal.SIGKILL, "train", path, "exp1")
     resumed = train("resume_train", path, "--detach", "--set", "lr.base_lr=0.0005", "--set", "weight_decay=0.01")
     assert (resumed.returncode, "running" in resumed.stdout) == (0, True), resumed.stderr
     assert train("resume_train", path).returncode == 4

@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_step_and_name(params
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_takes_a_snapshot_and_ends_the_run(params, train, train_until, number, code):
     path = params(epoch=50)
-    returncode, rest = train_until("step 3/", number, "train", path, "--sub_working_dir", "exp1")
+    returncode, rest = train_until("step 3/", number, "train", path, "exp1")
     assert returncode == code, rest
     assert "resume with --operation resume_train" in rest
     status = status_of(train, path)
