@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,8 +38,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
 
     Raises DiskError; the old file is then still there and nothing else is left.
     """
-    with explained(path), replacing(path, durable=durable) as part:
-        with explained(path), part.open("wb") as file:  # here, too: how full the disk is shows while the part is there
+    with replacing(path, durable=durable) as part:
+        with explained(path), part.open("wb") as file:  # now, since how full the disk is shows while the part is there
             write(file)
 
 
@@ -47,20 +47,23 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """An empty file beside `path`, to be written by its name; it then takes the place of `path`, or goes on an error.
 
-    One writer at a time: others wait. Errors come as they are.
+    One writer at a time: others wait. Raises DiskError; errors of the one who writes come as they are.
     """
     part = path.with_name(f".{path.name}.part")
-    with _held(part):
+    with explained(path):
+        held = _hold(part)
+    with held:
         try:
             yield part
-            if durable:
-                _sync(part)
-            os.replace(part, path)
+            with explained(path):
+                if durable:
+                    _sync(part)
+                os.replace(part, path)
+                if durable:
+                    sync_directory(path.parent)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    if durable:
-        sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
@@ -68,24 +71,22 @@ def sync_directory(directory: Path) -> None:
     _sync(directory)
 
 
-@contextmanager
-def _held(part: Path) -> Iterator[None]:
-    """Make the file, or empty the one that a killed writer left, and keep others from it.
+def _hold(part: Path) -> AbstractContextManager[object]:
+    """Make the file, or empty the one that a killed writer left; others wait until what is returned is closed.
 
     One name for all writers, and a lock that the kernel frees: so there is one such file at most, whoever is killed
     how often. Names of their own would need no lock, but nobody could tell which of them nobody writes any more.
     """
     if fcntl is None:
         part.write_bytes(b"")
-        yield
-        return
+        return nullcontext()
     while True:
-        with part.open("ab") as file:
+        with ExitStack() as stack:
+            file = stack.enter_context(part.open("ab"))
             fcntl.flock(file, fcntl.LOCK_EX)
             if _is_at(part, file):  # and has not gone to its place while we waited
                 file.truncate(0)
-                yield
-                return
+                return stack.pop_all()
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

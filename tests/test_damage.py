@@ -7,7 +7,7 @@ import subprocess
 import lmdb
 import pytest
 
-from data.archive import INDEX
+from deploy.sealed import INDEX
 from trainer.snapshot import load_snapshot
 
 
