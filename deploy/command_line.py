@@ -1,8 +1,25 @@
 """What the commands of this package share: exit codes and options."""
 
 import argparse
+from collections.abc import Callable
+from contextlib import suppress
 
 DONE, FAILED, USAGE, BAD_IMAGES = 0, 1, 2, 3
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Whole numbers of a range, as a type of options."""
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            number = int(text)
+            if number >= least and (most is None or number <= most):
+                return number
+        ends = f"from {least}" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"a whole number {ends} expected, got {text}")
+    return read
+
+
+count = whole(1)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +33,3 @@ def add_providers(parser: argparse.ArgumentParser) -> None:
     """What computes."""
     parser.add_argument("--providers", nargs="+", default="auto",
                         help="onnxruntime's, in order of preference; default: auto")
-
-
-def count(text: str) -> int:
-    """A whole number from 1 on, as a type of options."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 expected, got {text}")
-    return number

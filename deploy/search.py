@@ -1,6 +1,7 @@
 """Exact search of a gallery: the embeddings most similar to a query, with numpy alone."""
 
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,7 +9,7 @@ BLOCK_BYTES = 16 * 2**20
 QUERIES = 256  # at once: enough for the product's speed, few enough for blocks of many gallery rows
 PAIRS = 512  # at once, so that they stay in the processor's cache
 COPIED = 16384  # gallery rows that are copied at once, where those wanted lie far apart
-LONGEST = 1.01  # a unit embedding with rounding, even that of float16
+ROUNDING = 0.01  # of the length of a unit embedding, even in float16
 
 
 class SearchError(ValueError):
@@ -31,10 +32,11 @@ def nearest(query: np.ndarray, gallery: np.ndarray, k: int, *, among: np.ndarray
     The answer is that of `similarities` and a full sort, whatever the blocks, the number of queries and the BLAS:
     float32 products only choose what is worth that, with room for their largest possible error. Where thousands of
     rows are within D / 4 million of the k-th best, as copies of one image are, all of them take this second look.
-    SearchError for other shapes and types, and for vectors met that are not finite or longer than 1.
+    SearchError for other shapes and types, for queries whose length is not 1, and for such gallery rows where they
+    are met: those that are not finite always are.
     """
-    gallery = np.asarray(gallery)
     check_embeddings("gallery", gallery)
+    gallery = np.asarray(gallery)
     check_query(query, gallery, k)
     rows = None if among is None else chosen_rows(among, len(gallery))
     chunks = [_scan(query[first:first + QUERIES], gallery, k, rows, block_bytes)
@@ -54,7 +56,9 @@ def similarities(query: np.ndarray, gallery: np.ndarray, queries: np.ndarray, ro
 
 
 def check_embeddings(what: str, array: np.ndarray) -> None:
-    """SearchError where an array is not (N, D) float32."""
+    """SearchError for what is no array (N, D) float32."""
+    if not isinstance(array, np.ndarray):
+        raise SearchError(f"{what}: an array, float32 of shape (N, D), expected, got {type(array).__name__}")
     if array.dtype != np.float32 or array.ndim != 2 or not array.shape[1]:
         raise SearchError(f"{what}: float32 of shape (N, D) expected, got {array.dtype} {array.shape}")
 
@@ -65,16 +69,21 @@ def check_query(query: np.ndarray, gallery: np.ndarray, k: int) -> None:
     if query.shape[1] != gallery.shape[1]:
         raise SearchError(f"query: the gallery's {gallery.shape[1]} dimensions expected, got {query.shape[1]}; "
                           f"embed both with the same model")
-    if k < 1:
-        raise SearchError(f"k: at least 1 expected, got {k}")
+    check_count("k", k)
     check_lengths("query", query, np.arange(len(query)))
 
 
+def check_count(what: str, number: Any) -> None:
+    """SearchError for what is no whole number from 1 on."""
+    if not isinstance(number, Integral) or number < 1:
+        raise SearchError(f"{what}: a whole number from 1 expected, got {number}")
+
+
 def check_lengths(what: str, vectors: np.ndarray, numbers: np.ndarray) -> None:
-    """SearchError that names the first vector that is not finite or longer than 1: (N, D), (N,)."""
+    """SearchError that names the first vector that is not of length 1: (N, D), (N,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    wrong = np.flatnonzero(~(lengths <= LONGEST))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= ROUNDING))
     if len(wrong):
         raise SearchError(f"{what} {numbers[wrong[0]]}: length 1 expected, got {lengths[wrong[0]]:.4g}; "
                           f"use embeddings as the model gives them")
@@ -82,6 +91,8 @@ def check_lengths(what: str, vectors: np.ndarray, numbers: np.ndarray) -> None:
 
 def chosen_rows(among: np.ndarray, count: int) -> np.ndarray:
     """The rows that a mask (count,) or an array of rows names, ascending, each once."""
+    if not isinstance(among, np.ndarray):
+        raise SearchError(f"among: a mask ({count},) or an array of rows expected, got {type(among).__name__}")
     if among.dtype == bool and among.shape == (count,):
         return np.flatnonzero(among)
     if among.dtype.kind not in "iu" or among.ndim != 1:

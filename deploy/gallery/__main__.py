@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..command_line import BAD_IMAGES, DONE, USAGE, add_options, count
+from ..command_line import BAD_IMAGES, DONE, USAGE, add_options, count, whole
 from ..extract import extract
 from ..extractor import FeatureExtractor
 from ..listing import ListingError, list_images
@@ -19,7 +19,9 @@ from ..preprocess import ImageError
 from ..search import SearchError
 from ..session import ModelError
 from . import Gallery, GalleryError, Hit
-from .folder import check_place, read_header
+from .checks import LAST_CAMERA
+from .folder import check_place
+from .levels import lacking, levels_of
 from .table import Mark, marks_of
 
 SHOWN = 10  # cameras and tags, the most frequent
@@ -40,10 +42,10 @@ def build(options: argparse.Namespace) -> None:
 def add(options: argparse.Namespace) -> None:
     """Put images into a gallery that is there; a known name is replaced."""
     extractor = _extractor(options)
-    Gallery.load(options.gallery).require(extractor)
+    Gallery.load(options.gallery).bind(extractor)
     embedded = _embedded(extractor, options)
     with Gallery.edit(options.gallery) as gallery:
-        gallery.require(extractor)
+        gallery.bind(extractor)
         _add(gallery, *embedded)
     print(f"{options.gallery}: {len(embedded[0])} entries added, {len(gallery)} in all")
 
@@ -61,11 +63,11 @@ def remove(options: argparse.Namespace) -> None:
 def search(options: argparse.Namespace) -> None:
     """Print what is found for each image."""
     gallery, extractor = Gallery.load(options.gallery), _extractor(options)
-    gallery.require(extractor)
-    threshold = gallery.threshold_of(options.threshold)
+    gallery.bind(extractor)
+    threshold = gallery.threshold_of(options.threshold)  # before all images are embedded
     names, outputs = extract(extractor, list_images(options.images), skip_bad=options.skip_bad)
     own = None if options.query_camera is None else [options.query_camera] * len(names)
-    found = gallery.search(outputs.embeddings, options.k, threshold=threshold, cameras=options.camera,
+    found = gallery.search(outputs.embeddings, options.k, threshold=options.threshold, cameras=options.camera,
                            tags=options.tag, query_cameras=own)
     if options.json:
         results = [{"query": name, "hits": [hit._asdict() for hit in hits]}
@@ -78,15 +80,13 @@ def search(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Print what a gallery holds."""
     gallery = Gallery.load(options.gallery, verify=options.verify)
-    size = sum(column["bytes"] for column in read_header(options.gallery)["columns"].values())
-    print(f"{options.gallery}: {len(gallery)} entries of {gallery.dim}, {size / 1e6:.1f} MB"
+    print(f"{options.gallery}: {len(gallery)} entries of {gallery.dim}"
           f"{', every byte as it was saved' if options.verify else ''}")
     print(f"  model      {gallery.fingerprint}")
     print(f"  cameras    {_counted(gallery.cameras.tolist(), none=-1)}")
     print(f"  tags       {_counted(gallery.tags, none='')}")
-    for name, level in gallery.thresholds.items():
-        if isinstance(level, Mapping):
-            print(f"  {name:<9}  {_level(level)}")
+    for name, level in levels_of(gallery.thresholds).items():
+        print(f"  {name:<9}  {_level(level)}")
 
 
 def _extractor(options: argparse.Namespace) -> FeatureExtractor:
@@ -106,10 +106,11 @@ def _add(gallery: Gallery, names: list[str], embeddings: np.ndarray, marks: list
 
 
 def _table(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> Iterator[str]:
-    rows = [("query", "similarity", "camera", "tag", "name")]
+    rows: list[tuple[str, ...]] = [("query", "similarity", "camera", "tag", "name")]
     for name, hits in zip(names, found, strict=True):
         rows += [(name, f"{hit.similarity:.4f}", "-" if hit.camera == -1 else str(hit.camera), hit.tag or "-", hit.name)
                  for hit in hits] or [(name, "-", "-", "-", "nothing")]
+    rows = [tuple(map(_shown, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -117,14 +118,21 @@ def _table(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> Iterator[str
 
 def _counted(values: Iterable[Any], none: Any) -> str:
     counts = Counter(values)
-    shown = [f"{'none' if value == none else value} ({count})" for value, count in counts.most_common(SHOWN)]
-    return ", ".join(shown) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
+    most = [f"{'none' if value == none else _shown(str(value))} ({times})"
+            for value, times in counts.most_common(SHOWN)]
+    return (", ".join(most) or "none") + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
+
+
+def _shown(text: str) -> str:
+    """A text in one line that leaves the terminal as it is."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _level(level: Mapping[str, Any]) -> str:
-    if "threshold" in level:
-        return f"{level['threshold']:.4f}, which accepts {level['tar']:.1%} of genuine pairs"
-    return f"not measured: it needs {level['needs']} impostor pairs, the evaluation had {level['has']}"
+    if "threshold" not in level:
+        return lacking(level)
+    accepts = f", which accepts {level['tar']:.1%} of genuine pairs" if "tar" in level else ""
+    return f"{level['threshold']:.4f}{accepts}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,19 +174,12 @@ def _own_options(commands: Mapping[str, argparse.ArgumentParser]) -> None:
     commands["remove"].add_argument("names", nargs="+", help="of the entries")
     option = commands["search"].add_argument
     option("--k", type=count, default=10, help="entries for each image; default: 10")
-    option("--threshold", type=_threshold, help="a cosine, or a level of the model, as far=1e-3; default: none")
-    option("--camera", type=int, nargs="+", help="only entries of these cameras")
+    option("--threshold", help="a cosine, or a level of the model, as far=1e-3; default: none")
+    option("--camera", type=whole(-1, LAST_CAMERA), nargs="+", help="only entries of these cameras")
     option("--tag", nargs="+", help="only entries with one of these tags")
-    option("--query_camera", type=int, help="the images' camera, of which no entry counts")
+    option("--query_camera", type=whole(-1, LAST_CAMERA), help="the images' camera, of which no entry counts")
     option("--json", action="store_true", help="print JSON in place of a table")
     commands["info"].add_argument("--verify", action="store_true", help="compare every byte with its checksum")
-
-
-def _threshold(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ..search import SearchError, check_embeddings, check_lengths
+from ..search import SearchError
 
-MERGED = 2**16  # rows up to which neighbouring parts become one
+MERGED = 2**16  # rows up to which parts are copied into one
 BLOCK = 4096  # rows that are copied at once
 
 
@@ -66,7 +66,7 @@ class Entries:
     @classmethod
     def of(cls, embeddings: np.ndarray, names: list[str], cameras: np.ndarray, tags: Iterable[str]) -> Self:
         """Entries with the tag of each."""
-        return cls(embeddings, names, cameras, *coded(tags))
+        return cls(embeddings, names, cameras, *encode_tags(tags))
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -104,14 +104,15 @@ class Part(NamedTuple):
         row = self.entries.rows.get(name)
         return row if row is not None and self.kept[row] else None
 
-    def without(self, names: Iterable[str]) -> Self:
-        """This part with the entries of these names removed."""
+    def without(self, names: Iterable[str]) -> "Part":
+        """This part with the entries of these names removed; where few of many are left, a copy of those few."""
         rows = [row for row in map(self.row, names) if row is not None]
         if not rows:
             return self
         kept = self.kept.copy()
         kept[rows] = False
-        return self._replace(kept=kept)
+        part = self._replace(kept=kept)
+        return _joined([part]) if part.size <= min(len(kept) // 2, MERGED) else part
 
     def among(self, cameras: np.ndarray | None, tags: Iterable[str] | None) -> np.ndarray:
         """Which kept entries are of these cameras and have one of these tags; None for all: (N,) bool."""
@@ -130,74 +131,38 @@ class Part(NamedTuple):
             yield self.entries.embeddings[rows][self.kept[rows]]
 
 
-def named(parts: Sequence[Part]) -> list[str]:
+def names_of(parts: Sequence[Part]) -> list[str]:
     """The kept entries' names."""
     return [*chain.from_iterable(compress(part.entries.names, part.kept) for part in parts)]
 
 
-def seen_by(parts: Sequence[Part]) -> np.ndarray:
+def cameras_of(parts: Sequence[Part]) -> np.ndarray:
     """The kept entries' cameras: (N,) int64."""
     return np.concatenate([part.entries.cameras[part.kept] for part in parts])
 
 
-def tagged(parts: Sequence[Part]) -> list[str]:
+def tags_of(parts: Sequence[Part]) -> list[str]:
     """The kept entries' tags."""
     return [part.entries.vocabulary[tag] for part in parts for tag in part.entries.tags[part.kept].tolist()]
 
 
-def coded(tags: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+def encode_tags(tags: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     """Tags as places in a vocabulary: (N,) int32, and each tag once."""
     places: dict[str, int] = {}
     numbers = np.array([places.setdefault(tag, len(places)) for tag in tags], np.int32)
     return numbers, list(places)
 
 
-def merged(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """The last parts as one where they are of like size, so that each row is copied seldom and parts stay few."""
+def merge(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Parts without empty ones, the last as one where they are of like size: rows are copied seldom, parts stay few."""
     *before, last = parts
     before = [part for part in before if part.size]
     while before and before[-1].size <= min(2 * last.size, MERGED - last.size):
-        pair = before.pop(), last
-        embeddings = np.concatenate([block for part in pair for block in part.blocks()])
-        last = Part.whole(Entries.of(embeddings, named(pair), seen_by(pair), tagged(pair)))
+        last = _joined([before.pop(), last])
     return *before, last
 
 
-def checked(dim: int, embeddings: np.ndarray, names: Iterable[str], cameras: Iterable[int] | None,
-            tags: Iterable[str] | None) -> Entries:
-    """Entries of what a user gives, copied; SearchError or GalleryError where that is no entries of this dimension."""
-    check_embeddings("embeddings", embeddings)
-    count, found = embeddings.shape
-    if found != dim:
-        raise GalleryError(f"embeddings: the gallery's {dim} dimensions expected, got {found}; "
-                           f"embed with the model that it was built with")
-    check_lengths("embedding", embeddings, np.arange(count))
-    names, tags = checked_texts("names", names), checked_texts("tags", [""] * count if tags is None else tags)
-    seen = np.full(count, -1) if cameras is None else checked_cameras("cameras", cameras)
-    for what, given in {"names": len(names), "cameras": len(seen), "tags": len(tags)}.items():
-        if given != count:
-            raise GalleryError(f"{what}: one for each of {count} embeddings expected, got {given}")
-    entries = Entries.of(np.array(embeddings, order="C"), names, seen, tags)
-    if len(entries.rows) < count:
-        twice = next(name for row, name in enumerate(names) if entries.rows[name] != row)
-        raise GalleryError(f"names: {twice!r} is there twice; give each entry a name of its own")
-    return entries
-
-
-def checked_texts(what: str, values: Iterable[str]) -> list[str]:
-    """Several texts; GalleryError for one alone, and for what is no text."""
-    if isinstance(values, str):
-        raise GalleryError(f"{what}: several texts expected, got {values!r} alone; write [{values!r}]")
-    values = list(values)
-    wrong = [value for value in values if not isinstance(value, str)]
-    if wrong:
-        raise GalleryError(f"{what}: texts expected, got {wrong[0]!r}")
-    return values
-
-
-def checked_cameras(what: str, values: Iterable[int]) -> np.ndarray:
-    """Several cameras, int64; GalleryError for what is no whole number."""
-    cameras = np.array(list(values) if np.iterable(values) else values)
-    if cameras.ndim != 1 or len(cameras) and cameras.dtype.kind not in "iu":
-        raise GalleryError(f"{what}: several whole numbers expected, got {values!r}")
-    return cameras.astype(np.int64)
+def _joined(parts: Sequence[Part]) -> Part:
+    """The kept entries of all parts, copied."""
+    embeddings = np.concatenate([block for part in parts for block in part.blocks()])
+    return Part.whole(Entries.of(embeddings, names_of(parts), cameras_of(parts), tags_of(parts)))

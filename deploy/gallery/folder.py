@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 import shutil
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,14 +16,25 @@ from uuid import uuid4
 
 import numpy as np
 
+from ..files import DiskError, explained, sync_directory, write_whole
 from .entries import GalleryError
 
 FORMAT, VERSION = "kiln-gallery", 1
-HEADER, LOCK, GENERATION = "gallery.json", "gallery.lock", "generation-"
+HEADER, LOCK, GENERATION = "gallery.json", "gallery.lock", re.compile("generation-[0-9a-f]{32}")
 REMEDY = "build the gallery again, or take a copy of it"
 KINDS = {"embeddings": "<f4", "names": "|u1", "name_ends": "<i8", "cameras": "<i8", "tags": "<i4",
          "vocabulary": "|u1", "vocabulary_ends": "<i8"}
 LARGE = "embeddings"  # the column that is too large to be read at each load
+
+
+class _Held(threading.local):
+    """The lock files that a thread holds: process, device and number. A second lock on one would wait for the first."""
+
+    def __init__(self) -> None:
+        self.files: set[tuple[int, int, int]] = set()
+
+
+_held = _Held()
 
 
 class Column(NamedTuple):
@@ -40,30 +53,45 @@ def check_place(folder: Path) -> None:
     """GalleryError where no gallery can be made or replaced: the folder holds other files, or its parent is absent."""
     if not folder.parent.is_dir():
         raise GalleryError(f"{folder}: no folder {folder.parent}; make it first")
-    own = any((folder / name).exists() for name in (HEADER, LOCK))
-    if folder.exists() and not own and (not folder.is_dir() or any(folder.iterdir())):
-        raise GalleryError(f"{folder}: there is something else; give a new or an empty folder")
+    try:
+        found = os.listdir(folder)  # one look: others may be making their first gallery there
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise GalleryError(f"{folder}: is a file; give a new or an empty folder") from None
+    if found and not {HEADER, LOCK}.intersection(found):
+        raise GalleryError(f"{folder}: holds other files; give a new or an empty folder")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only one who writes into a folder, which is made where there is none; others wait.
 
-    The kernel frees the lock of a process that dies. GalleryError where `check_place` says so, and where the folder
-    cannot be written.
+    Where the process dies, the kernel frees the lock, once children that it has forked meanwhile have ended, too.
+    GalleryError where `check_place` says so, where the folder cannot be written, and where this very thread has the
+    lock already.
     """
     try:
         import fcntl  # not on Windows, where galleries can be loaded and searched
     except ImportError:
         raise GalleryError(f"{folder}: galleries can be saved on Linux and macOS only") from None
-    check_place(folder)
     with _explained(folder):
-        folder.mkdir(exist_ok=True)
+        check_place(folder)
+        _make(folder)
         file = (folder / LOCK).open("a")
     with file:
+        found = os.fstat(file.fileno())
+        lock, held = (os.getpid(), found.st_dev, found.st_ino), _held.files
+        if lock in held:
+            raise GalleryError(f"{folder}: this thread is editing it; let it be saved by the end of that block")
         with _explained(folder):
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        held.add(lock)
+        try:
+            yield
+        finally:
+            held.remove(lock)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing the file would not, where a forked child has it open, too
 
 
 def write(folder: Path, facts: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
@@ -72,7 +100,7 @@ def write(folder: Path, facts: Mapping[str, Any], columns: Mapping[str, Column])
     Whenever the process is killed or the disk is full, the folder holds the one or the other, whole; what is left
     of another is removed by the next call.
     """
-    generation, part = folder / f"{GENERATION}{uuid4().hex}", folder / f".{HEADER}.part"
+    generation = folder / f"generation-{uuid4().hex}"
     with _explained(folder):
         _sweep(folder)
         try:
@@ -81,14 +109,9 @@ def write(folder: Path, facts: Mapping[str, Any], columns: Mapping[str, Column])
                        for name, column in columns.items()}
             header = {"generation": generation.name, **facts, "columns": written}
             document = {"format": FORMAT, "version": VERSION, "checksum": _checksum(header), "gallery": header}
-            with part.open("wb") as file:
-                file.write(json.dumps(document, indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            for directory in (generation, folder, folder.parent):
-                _sync_directory(directory)
-            os.replace(part, folder / HEADER)
-            _sync_directory(folder)
+            sync_directory(generation)
+            sync_directory(folder)
+            write_whole(folder / HEADER, lambda file: file.write(json.dumps(document, indent=1).encode()))
         finally:
             _sweep(folder)
 
@@ -156,33 +179,32 @@ def _map_column(path: Path, said: Mapping[str, Any], kind: str, compare: bool) -
     return column
 
 
+def _make(folder: Path) -> None:
+    """Make a folder that lasts; one that is there may be in another that cannot be opened."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    sync_directory(folder.parent)
+
+
 def _sweep(folder: Path) -> None:
     """Remove every generation that the header does not name; what cannot be removed waits for the next time."""
     header = folder / HEADER
     present = header.read_text(encoding="utf-8", errors="replace") if header.exists() else ""
-    for generation in folder.glob(f"{GENERATION}*"):
-        if generation.name not in present:
-            shutil.rmtree(generation, ignore_errors=True)
-    (folder / f".{HEADER}.part").unlink(missing_ok=True)
+    for name in filter(GENERATION.fullmatch, os.listdir(folder)):
+        if name not in present:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _checksum(header: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(header, sort_keys=True).encode())
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make what was created and renamed there last through a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     try:
-        yield
-    except OSError as error:
-        raise GalleryError(f"{folder}: cannot be saved ({error.strerror or error}); "
-                           f"what was there before still is") from error
+        with explained(folder):
+            yield
+    except DiskError as error:
+        raise GalleryError(f"{error}; a gallery in it is whole, the one before or this one") from error

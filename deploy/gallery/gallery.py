@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from ..extractor import FeatureExtractor
-from ..search import check_query, nearest
-from .entries import (Entries, GalleryError, Hit, Part, Texts, checked, checked_cameras, checked_texts, coded, merged,
-                      named, seen_by, tagged)
+from ..search import check_count, check_query, nearest
+from .checks import check_cameras, check_entries, check_texts
+from .entries import Entries, GalleryError, Hit, Part, Texts, cameras_of, encode_tags, merge, names_of, tags_of
 from .folder import Column, locked, read, read_header, write
+from .levels import check_thresholds, threshold_of
 
 
 class Gallery:
@@ -23,7 +24,8 @@ class Gallery:
     """
 
     def __init__(self, fingerprint: str, dim: int, thresholds: Mapping[str, Any] | None = None) -> None:
-        self.fingerprint, self.dim, self.thresholds = fingerprint, dim, dict(thresholds or {})
+        check_count("dim", dim)
+        self.fingerprint, self.dim, self.thresholds = fingerprint, int(dim), check_thresholds(thresholds or {})
         nothing = Entries.of(np.empty((0, dim), np.float32), [], np.empty(0, np.int64), [])
         self._parts: tuple[Part, ...] = (Part.whole(nothing),)  # replaced as a whole, so that a search can go on
 
@@ -32,11 +34,15 @@ class Gallery:
         """An empty gallery for a model's embeddings; GalleryError where the model has no fingerprint."""
         return cls(_fingerprint(extractor), extractor.dim, extractor.metadata.get("thresholds"))
 
-    def require(self, extractor: FeatureExtractor) -> None:
-        """GalleryError unless this is the model whose embeddings the gallery holds."""
+    def bind(self, extractor: FeatureExtractor) -> None:
+        """GalleryError unless this is the model whose embeddings the gallery holds; its thresholds count from now on.
+
+        A model that is exported again has the same fingerprint, but may have been measured on other pairs.
+        """
         if (found := _fingerprint(extractor)) != self.fingerprint:
             raise GalleryError(f"{extractor.path}: its fingerprint is {found[:12]}, the gallery was built with a model "
                                f"of {self.fingerprint[:12]}; take that one, or build the gallery again")
+        self.thresholds = check_thresholds(extractor.metadata.get("thresholds", {}))
 
     def __len__(self) -> int:
         return sum(part.size for part in self._parts)
@@ -47,17 +53,17 @@ class Gallery:
     @property
     def names(self) -> list[str]:
         """Every name, in order of adding."""
-        return named(self._parts)
+        return names_of(self._parts)
 
     @property
     def cameras(self) -> np.ndarray:
         """Every entry's camera, in order of adding: (N,) int64."""
-        return seen_by(self._parts)
+        return cameras_of(self._parts)
 
     @property
     def tags(self) -> list[str]:
         """Every entry's tag, in order of adding."""
-        return tagged(self._parts)
+        return tags_of(self._parts)
 
     def add(self, embeddings: np.ndarray, names: Iterable[str], *, cameras: Iterable[int] | None = None,
             tags: Iterable[str] | None = None) -> None:
@@ -65,14 +71,14 @@ class Gallery:
 
         The embeddings are copied. SearchError or GalleryError for what does not fit; the gallery is then unchanged.
         """
-        entries = checked(self.dim, embeddings, names, cameras, tags)
+        entries = check_entries(self.dim, embeddings, names, cameras, tags)
         before = [part.without(entries.names) for part in self._parts]
-        self._parts = merged([*before, Part.whole(entries)])
+        self._parts = merge([*before, Part.whole(entries)])
 
     def remove(self, names: Iterable[str]) -> int:
         """Remove the entries of these names, as far as they are there, and say how many were."""
-        before, names = len(self), checked_texts("names", names)
-        self._parts = tuple(part.without(names) for part in self._parts)
+        before, names = len(self), check_texts("names", names)
+        self._parts = merge([part.without(names) for part in self._parts])
         return before - len(self)
 
     def search(self, embeddings: np.ndarray, k: int = 10, *, threshold: float | str | None = None,
@@ -80,16 +86,16 @@ class Gallery:
                query_cameras: Iterable[int] | None = None) -> list[list[Hit]]:
         """The k most similar entries for each of (Q, D) unit embeddings, the best first, ties in order of adding.
 
-        Those below the threshold are left out, see `threshold_of`: of somebody unknown, none is left. Only entries of
-        `cameras` count, where given, and only those with one of `tags`; none of a query's own camera does, where
+        Those below the threshold are left out, see `threshold_of`: an unknown person gets an empty list. Only entries
+        of `cameras` count, where given, and only those with one of `tags`; none of a query's own camera does, where
         `query_cameras` (Q,) says it: -1 = all count. The search is exact, as `deploy.nearest` is.
         """
         check_query(embeddings, np.empty((0, self.dim), np.float32), k)
         least = self.threshold_of(threshold)
         parts = self._parts
-        wanted = (None if cameras is None else checked_cameras("cameras", cameras),
-                  None if tags is None else checked_texts("tags", tags))
-        masks = [part.among(*wanted) for part in parts]
+        filters = (None if cameras is None else check_cameras("cameras", cameras),
+                   None if tags is None else check_texts("tags", tags))
+        masks = [part.among(*filters) for part in parts]
         found: list[list[Hit]] = [[] for _ in embeddings]
         for camera, queries in _by_camera(query_cameras, len(embeddings)):
             others = masks if camera == -1 else [mask & (part.entries.cameras != camera)
@@ -100,23 +106,13 @@ class Gallery:
         return found
 
     def threshold_of(self, asked: float | str | None) -> float | None:
-        """The cosine from which on an entry is accepted: a number as it is, or what the model measured at a level.
+        """The cosine from which on an entry is accepted: a number, also as text, or what was measured at a level.
 
-        GalleryError for a level, such as "far=1e-3", that the model's metadata do not have.
+        None where none is asked for. A level's may be above 1, where too many impostor pairs are as alike as can be.
+        GalleryError for a level, such as "far=1e-3", that the model's metadata do not have, and for a number that is
+        no cosine.
         """
-        if not isinstance(asked, str):
-            if asked is not None and not -1 <= asked <= 1:
-                raise GalleryError(f"threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got {asked}")
-            return asked
-        levels = {name: level for name, level in self.thresholds.items() if isinstance(level, dict)}
-        measured = [name for name, level in levels.items() if "threshold" in level]
-        instead = " or ".join([*measured, "a cosine"])
-        if asked not in levels:
-            raise GalleryError(f"threshold: the model has no level {asked}; give {instead}")
-        if asked not in measured:
-            raise GalleryError(f"threshold {asked}: not measured, it needs {levels[asked]['needs']} impostor pairs, "
-                               f"and the model's evaluation had {levels[asked]['has']}; give {instead}")
-        return float(levels[asked]["threshold"])
+        return threshold_of(self.thresholds, asked)
 
     def save(self, folder: str | Path) -> None:
         """Write the gallery into a folder of its own, whole or not at all, and replace the one that is there.
@@ -154,12 +150,12 @@ class Gallery:
 
     def _write(self, folder: Path) -> None:
         parts = self._parts
-        names, cameras, (tags, vocabulary) = Texts.of(named(parts)), seen_by(parts), coded(tagged(parts))
+        names, cameras, (tags, vocabulary) = Texts.of(names_of(parts)), cameras_of(parts), encode_tags(tags_of(parts))
         words = Texts.of(vocabulary)
         small = {"names": names.encoded, "name_ends": names.ends, "cameras": cameras, "tags": tags,
                  "vocabulary": words.encoded, "vocabulary_ends": words.ends}
         embeddings = Column((len(names), self.dim), (block for part in parts for block in part.blocks()))
-        facts = {"fingerprint": self.fingerprint, "dim": self.dim, "count": len(names), "thresholds": self.thresholds}
+        facts = {"fingerprint": self.fingerprint, "dim": self.dim, "thresholds": self.thresholds}
         write(folder, facts, {"embeddings": embeddings} | {name: Column.of(array) for name, array in small.items()})
 
 
@@ -171,7 +167,7 @@ def _fingerprint(extractor: FeatureExtractor) -> str:
 
 def _by_camera(cameras: Iterable[int] | None, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """Each camera of the queries, and which queries are of it."""
-    seen = np.full(count, -1) if cameras is None else checked_cameras("query_cameras", cameras)
+    seen = np.full(count, -1) if cameras is None else check_cameras("query_cameras", cameras)
     if len(seen) != count:
         raise GalleryError(f"query_cameras: one for each of {count} queries expected, got {len(seen)}")
     for camera in np.unique(seen):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..listing import Listing
+from .checks import read_camera
 from .entries import GalleryError
 
 COLUMNS = {"name", "camera", "tag"}
@@ -61,6 +62,6 @@ def _rows(table: Path, rows: "csv.DictReader[str]") -> Iterator[tuple[int, str, 
     for row in rows:
         name, camera, tag = (row.get(column) or "" for column in ("name", "camera", "tag"))
         try:
-            yield rows.line_num, name, Mark(int(camera) if camera.strip() else -1, tag)
-        except ValueError:
-            raise GalleryError(f"{table} line {rows.line_num}: camera: whole number expected, got {camera!r}") from None
+            yield rows.line_num, name, Mark(read_camera(camera) if camera.strip() else -1, tag)
+        except GalleryError as error:
+            raise GalleryError(f"{table} line {rows.line_num}: camera: {error}") from None

@@ -1,4 +1,6 @@
+import json
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -133,6 +135,24 @@ def test_what_was_removed_is_not_found_until_it_is_added_again():
     assert (gallery.search(drawn(3)), gallery.names) == ([[], [], []], [])
 
 
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_what_was_removed_or_replaced_leaves_memory(at_once):
+    rows, names = np.tile(drawn(2000), (1, 100)) / np.float32(10), [str(i) for i in range(2000)]
+    gallery = Gallery(FINGERPRINT, DIM * 100)
+    tracemalloc.start()
+    for first in range(0, 2000, 500):
+        gallery.add(rows[first:first + 500], names[first:first + 500])
+    full, _ = tracemalloc.get_traced_memory()
+    for first in range(0, 1900, at_once):
+        gallery.remove(names[first:min(first + at_once, 1900)])
+    gallery.add(rows[1900:1990], names[1900:1990])
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert gallery.names == names[1990:] + names[1900:1990]
+    assert gallery.search(rows[1995:1996], 1)[0][0].name == "1995"
+    assert full > rows.nbytes > 7 * left
+
+
 def test_an_empty_gallery_finds_nothing_and_no_query_gives_no_answer():
     gallery = Gallery(FINGERPRINT, DIM)
     assert gallery.search(drawn(2)) == [[], []]
@@ -178,7 +198,19 @@ def test_a_gallery_of_a_model_has_its_fingerprint_size_and_thresholds(extractor,
     gallery.add(extractor.extract(encoded), [str(i) for i in range(7)])
     [hits] = gallery.search(extractor.extract(encoded[3:4]), threshold="far=1e-3")
     assert hits[0].name == "3" and all(hit.similarity >= 0.99 for hit in hits)
-    gallery.require(extractor)
+
+
+def test_a_gallery_takes_the_thresholds_of_the_model_that_it_is_bound_to(extractor, with_metadata, tmp_path):
+    def measure_again(properties):
+        properties["thresholds"] = json.dumps({"far=1e-2": {"threshold": 0.8, "tar": 0.9}})
+
+    again = FeatureExtractor(with_metadata("again.onnx", measure_again), providers="CPUExecutionProvider", threads=1)
+    Gallery.of(extractor).save(tmp_path / "people")
+    gallery = Gallery.load(tmp_path / "people")
+    assert gallery.threshold_of("far=1e-2") == 0.9
+    gallery.bind(again)
+    assert gallery.thresholds == again.metadata["thresholds"]
+    assert gallery.threshold_of("far=1e-2") == 0.8
 
 
 def test_another_model_s_embeddings_are_refused(extractor, with_metadata):
@@ -186,7 +218,7 @@ def test_another_model_s_embeddings_are_refused(extractor, with_metadata):
                              providers="CPUExecutionProvider", threads=1)
     with pytest.raises(GalleryError, match="b.onnx: its fingerprint is beef, the gallery was built with a model "
                                            "of 5eed5eed5eed; take that one, or build the gallery again$"):
-        Gallery.of(extractor).require(other)
+        Gallery.of(extractor).bind(other)
 
 
 def test_a_model_without_fingerprint_makes_no_gallery(with_metadata):
@@ -199,7 +231,8 @@ def test_a_model_without_fingerprint_makes_no_gallery(with_metadata):
 LEVELS = {"far=1e-2": {"threshold": 0.25, "tar": 0.9}, "far=1e-4": {"needs": 300000, "has": 120000}, "split": "query"}
 
 
-@pytest.mark.parametrize(("asked", "threshold"), [(None, None), (0.5, 0.5), (-1, -1), ("far=1e-2", 0.25)])
+@pytest.mark.parametrize(("asked", "threshold"), [
+    (None, None), (0.5, 0.5), (-1, -1), ("0.5", 0.5), (np.float32(0.5), 0.5), ("far=1e-2", 0.25)])
 def test_a_threshold_is_a_cosine_or_a_level_of_the_model(asked, threshold):
     gallery = Gallery(FINGERPRINT, DIM, LEVELS)
     gallery.add(drawn(50), [str(i) for i in range(50)])
@@ -210,17 +243,60 @@ def test_a_threshold_is_a_cosine_or_a_level_of_the_model(asked, threshold):
     assert min(map(len, accepted)) < 50 or threshold in (None, -1)
 
 
+def test_a_level_may_lie_above_every_cosine():
+    gallery = Gallery(FINGERPRINT, DIM, {"far=1e-2": {"threshold": 1.00003, "tar": 0}})
+    gallery.add(drawn(1), ["a"])
+    assert gallery.threshold_of("far=1e-2") == 1.00003
+    assert gallery.search(drawn(1), threshold="far=1e-2") == [[]]
+
+
+WRONG_THRESHOLDS = {
+    "thresholds: far=1e-2: numbers threshold, or needs and has, expected, got {'n': 1}": {"far=1e-2": {"n": 1}},
+    "thresholds: far=1e-2: numbers threshold, or needs and has, expected, got {'needs': 9}": {"far=1e-2": {"needs": 9}},
+    "thresholds: far=1e-2: numbers threshold, or needs and has, expected, got {'threshold': 'high'}":
+        {"far=1e-2": {"threshold": "high"}},
+    "thresholds: far=1e-2: numbers threshold, or needs and has, expected, got {'threshold': nan}":
+        {"far=1e-2": {"threshold": float("nan")}},
+    "thresholds: not as a model's metadata have them: Object of type float32 is not JSON serializable":
+        {"far=1e-2": {"threshold": np.float32(0.5)}},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_THRESHOLDS)
+def test_thresholds_that_could_not_be_used_or_saved_are_refused(message):
+    with pytest.raises(GalleryError) as raised:
+        Gallery(FINGERPRINT, DIM, WRONG_THRESHOLDS[message])
+    assert str(raised.value) == message
+
+
+LAST = 2**63 - 1
+
+
+def test_cameras_are_whole_numbers_of_any_kind_up_to_the_last_of_64_bits():
+    gallery = Gallery(FINGERPRINT, DIM)
+    gallery.add(drawn(3), ["a", "b", "c"], cameras=np.array([LAST, 0, 7], np.uint64))
+    gallery.add(drawn(2), ["d", "e"], cameras=(np.int8(-1), LAST))
+    assert gallery.cameras.tolist() == [LAST, 0, 7, -1, LAST]
+
+
 MISTAKES = {
     "threshold: the model has no level far=1e-3; give far=1e-2 or a cosine":
         lambda gallery: gallery.search(drawn(1), threshold="far=1e-3"),
     "threshold: the model has no level split; give far=1e-2 or a cosine": lambda gallery: gallery.threshold_of("split"),
-    "threshold far=1e-4: not measured, it needs 300000 impostor pairs, and the model's evaluation had 120000; "
+    "threshold far=1e-4: not measured, needs 300,000 impostor pairs, has 120,000; "
     "give far=1e-2 or a cosine": lambda gallery: gallery.search(drawn(1), threshold="far=1e-4"),
     "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got 61":
         lambda gallery: gallery.search(drawn(1), threshold=61),
     "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got nan":
         lambda gallery: gallery.search(drawn(1), threshold=float("nan")),
-    "k: at least 1 expected, got 0": lambda gallery: gallery.search(drawn(1), 0),
+    "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got inf":
+        lambda gallery: gallery.threshold_of("inf"),
+    "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got True":
+        lambda gallery: gallery.search(drawn(1), threshold=True),
+    "threshold: a cosine from -1 to 1, or a level as far=1e-3, expected, got [0.5]":
+        lambda gallery: gallery.search(drawn(1), threshold=[0.5]),
+    "k: a whole number from 1 expected, got 0": lambda gallery: gallery.search(drawn(1), 0),
+    "k: a whole number from 1 expected, got 2.5": lambda gallery: gallery.search(drawn(1), 2.5),
     "query: the gallery's 6 dimensions expected, got 5; embed both with the same model":
         lambda gallery: gallery.search(drawn(1)[:, :5]),
     "query: float32 of shape (N, D) expected, got float64 (1, 6)":
@@ -230,13 +306,23 @@ MISTAKES = {
     "tags: several texts expected, got 'red' alone; write ['red']":
         lambda gallery: gallery.search(drawn(1), tags="red"),
     "tags: texts expected, got 7": lambda gallery: gallery.search(drawn(1), tags=[7]),
-    "cameras: several whole numbers expected, got 3": lambda gallery: gallery.search(drawn(1), cameras=3),
-    "cameras: several whole numbers expected, got ['3']": lambda gallery: gallery.search(drawn(1), cameras=["3"]),
+    "cameras: several cameras expected, got 3 alone; write [3]": lambda gallery: gallery.search(drawn(1), cameras=3),
+    f"cameras: a whole number from -1 (none) to {LAST} expected, got '3'":
+        lambda gallery: gallery.search(drawn(1), cameras=["3"]),
+    f"query_cameras: a whole number from -1 (none) to {LAST} expected, got True":
+        lambda gallery: gallery.search(drawn(1), query_cameras=[True]),
     "query_cameras: one for each of 2 queries expected, got 1":
         lambda gallery: gallery.search(drawn(2), query_cameras=[1]),
     "embeddings: the gallery's 6 dimensions expected, got 5; embed with the model that it was built with":
         lambda gallery: gallery.add(drawn(1)[:, :5], ["x"]),
     "embeddings: float32 of shape (N, D) expected, got float32 (6,)": lambda gallery: gallery.add(drawn(1)[0], ["x"]),
+    "embeddings: an array, float32 of shape (N, D), expected, got list": lambda gallery: gallery.add([[1, 0]], ["x"]),
+    "embedding 1: length 1 expected, got 0.1; use embeddings as the model gives them":
+        lambda gallery: gallery.add(drawn(2) * np.float32([[1], [0.1]]), ["x", "y"]),
+    "embedding 0: length 1 expected, got 0; use embeddings as the model gives them":
+        lambda gallery: gallery.add(np.zeros((1, DIM), np.float32), ["x"]),
+    "query 0: length 1 expected, got 0; use embeddings as the model gives them":
+        lambda gallery: gallery.search(np.zeros((1, DIM), np.float32)),
     "embedding 1: length 1 expected, got nan; use embeddings as the model gives them":
         lambda gallery: gallery.add(np.stack([drawn(1)[0], drawn(1)[0] * np.float32(np.nan)]), ["x", "y"]),
     "names: one for each of 2 embeddings expected, got 1": lambda gallery: gallery.add(drawn(2), ["x"]),
@@ -246,7 +332,12 @@ MISTAKES = {
     "names: texts expected, got None": lambda gallery: gallery.add(drawn(1), [None]),
     "cameras: one for each of 1 embeddings expected, got 2":
         lambda gallery: gallery.add(drawn(1), ["x"], cameras=[1, 2]),
-    "cameras: several whole numbers expected, got [1.5]": lambda gallery: gallery.add(drawn(1), ["x"], cameras=[1.5]),
+    f"cameras: a whole number from -1 (none) to {LAST} expected, got 1.5":
+        lambda gallery: gallery.add(drawn(1), ["x"], cameras=[1.5]),
+    f"cameras: a whole number from -1 (none) to {LAST} expected, got {LAST + 1}":
+        lambda gallery: gallery.add(drawn(1), ["x"], cameras=np.array([LAST + 1], np.uint64)),
+    f"cameras: a whole number from -1 (none) to {LAST} expected, got -3":
+        lambda gallery: gallery.add(drawn(1), ["x"], cameras=[-3]),
     "tags: one for each of 1 embeddings expected, got 0": lambda gallery: gallery.add(drawn(1), ["x"], tags=[]),
     "names: several texts expected, got 'a' alone; write ['a']": lambda gallery: gallery.remove("a"),
 }

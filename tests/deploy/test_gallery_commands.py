@@ -118,17 +118,16 @@ def test_building_again_replaces_the_gallery(run, people, model, photos):
 
 
 def test_info_says_what_is_there(run, people):
-    size = sum(path.stat().st_size for path in people.glob("*/*.npy"))
     assert run("info", people) == (0, [
-        f"{people}: 7 entries of 6, {size / 1e6:.1f} MB",
+        f"{people}: 7 entries of 6",
         "  model      " + "5eed" * 16,
         "  cameras    0 (3), 1 (3), none (1)",
         "  tags       none (3), red (2), blue (2)",
         "  far=1e-2   0.9000, which accepts 70.0% of genuine pairs",
         "  far=1e-3   0.9900, which accepts 50.0% of genuine pairs",
-        "  far=1e-4   not measured: it needs 300000 impostor pairs, the evaluation had 120000",
+        "  far=1e-4   needs 300,000 impostor pairs, has 120,000",
     ], [])
-    assert run("info", people, "--verify")[1][0].endswith(" MB, every byte as it was saved")
+    assert run("info", people, "--verify")[1][0].endswith(" of 6, every byte as it was saved")
 
 
 def test_info_names_the_most_frequent_of_many(run, tmp_path):
@@ -178,7 +177,11 @@ TABLES = {
     "columns name and camera, tag or both expected, got path, camera": "path,camera\n0.jpg,1",
     "columns name and camera, tag or both expected, got none": "",
     "columns name and camera, tag or both expected, got name": "name\n0.jpg",
-    "line 3: camera: whole number expected, got 'c3'": "name,camera\n0.jpg,1\n1.jpg,c3",
+    f"line 3: camera: a whole number from -1 (none) to {2**63 - 1} expected, got 'c3'":
+        "name,camera\n0.jpg,1\n1.jpg,c3",
+    f"line 2: camera: a whole number from -1 (none) to {2**63 - 1} expected, got '{2**63}'":
+        f"name,camera\n0.jpg,{2**63}\n1.jpg,0",
+    f"line 2: camera: a whole number from -1 (none) to {2**63 - 1} expected, got '-3'": "name,camera\n0.jpg,-3",
     "line 3: '0.jpg' has a row above; give each image one": "name,tag\n0.jpg,a\n0.jpg,b",
     "no row for '1.jpg', 6 of 7 images have none; give each a row, with an empty camera or tag where there is none":
         "name,tag\n0.jpg,a",
@@ -207,11 +210,10 @@ def test_mistakes_end_with_2_and_one_line(run, people, model, photos, table, tmp
         ("search", people, model, absent): f"{absent}: no such folder or file",
         ("search", people, absent, photos): f"{absent}: no such file",
         ("search", people, model, photos, "--threshold", "far=1e-4"): "threshold far=1e-4: not measured",
-        ("search", people, model, photos, "--k", 0): "k: at least 1 expected, got 0",
         ("build", model, photos / "twice.txt", people): "images: '0.jpg' is there twice; name each image once",
         ("build", model, photos, people, "--table", absent): f"[Errno 2] No such file or directory: '{absent}'",
         ("build", model, photos, people, "--table", binary): f"{binary}: not a CSV in UTF-8",
-        ("build", model, photos, photos): f"{photos}: there is something else; give a new or an empty folder",
+        ("build", model, photos, photos): f"{photos}: holds other files; give a new or an empty folder",
     }.items():
         code, printed, errors = run(*words)
         assert (code, printed, errors[-1][:len(said)]) == (2, [], said), words
@@ -219,18 +221,50 @@ def test_mistakes_end_with_2_and_one_line(run, people, model, photos, table, tmp
 
 
 def test_usage_mistakes_end_with_2(run, people, capsys):
-    for words in ([], ["find"], ["search", people], ["remove", people]):
+    search = ["search", people, "model", "photos"]  # neither is there: options are read before any of them
+    for words, said in {
+        (): "the following arguments are required", ("find",): "invalid choice: 'find'",
+        ("search", people): "arguments are required: model, images",
+        ("remove", people): "arguments are required: names",
+        (*search, "--k", 0): "argument --k: a whole number from 1 expected, got 0",
+        (*search, "--k", "many"): "argument --k: a whole number from 1 expected, got many",
+        (*search, "--camera", "-3"): f"argument --camera: a whole number from -1 to {2**63 - 1} expected, got -3",
+        (*search, "--query_camera", "x"): "argument --query_camera: a whole number from -1",
+    }.items():
         with pytest.raises(SystemExit) as ended:
             run(*words)
-        assert ended.value.code == 2
-        assert "usage: python -m deploy.gallery" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.startswith("usage: python -m deploy.gallery") and said in error
 
 
-def test_names_of_another_encoding_can_be_printed(run, model, photos, tmp_path):
+def test_names_and_tags_are_printed_in_one_line_that_leaves_the_terminal_alone(run, model, photos, tmp_path):
     (photos / "0.jpg").rename(photos / "0\udce9.jpg")
+    (photos / "1.jpg").rename(photos / "1\n\x1b[2Jé.jpg")
     assert run("build", model, photos, tmp_path / "people", *CPU)[0] == 0
+    with Gallery.edit(tmp_path / "people") as gallery:
+        gallery.add(np.eye(6, dtype=np.float32)[:1], ["x"], tags=["a\tb"])
     code, lines, _ = run("search", tmp_path / "people", model, photos, "--k", 1, *CPU)
-    assert (code, lines[1].split()[0]) == (0, "0\\udce9.jpg")
+    assert (code, [line.split()[0] for line in lines[1:3]]) == (0, ["0\\udce9.jpg", "1\\n\\x1b[2Jé.jpg"])
+    assert lines[2].endswith("  1\\n\\x1b[2Jé.jpg")
+    assert "  tags       none (7), a\\tb (1)" in run("info", tmp_path / "people")[1]
+    assert set(found(run("search", tmp_path / "people", model, photos, "--k", 1, "--json", *CPU)[1])) == {
+        "0\udce9.jpg", "1\n\x1b[2Jé.jpg", *NAMES[2:]}
+
+
+def test_info_says_none_where_no_entry_has_a_camera_or_tag(run, tmp_path):
+    Gallery("5eed", 2).save(tmp_path)
+    assert run("info", tmp_path)[1][2:] == ["  cameras    none", "  tags       none"]
+
+
+def test_commands_take_the_thresholds_of_the_model_that_is_given(run, people, photos, with_metadata):
+    def measure_again(properties):
+        properties["thresholds"] = json.dumps({"far=1e-2": {"threshold": 1.00003, "tar": 0.0}})
+
+    again = with_metadata("again.onnx", measure_again)
+    code, lines, _ = run("search", people, again, photos / "0.jpg", "--threshold", "far=1e-2", "--json", *CPU)
+    assert (code, json.loads("\n".join(lines))["threshold"], found(lines)) == (0, 1.00003, {"0.jpg": []})
+    assert run("add", people, again, photos / "0.jpg", *CPU)[0] == 0
+    assert run("info", people)[1][-1] == "  far=1e-2   1.0000, which accepts 0.0% of genuine pairs"
 
 
 def test_the_command_runs_as_a_module(people):

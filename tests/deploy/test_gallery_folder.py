@@ -232,7 +232,7 @@ def test_a_full_disk_keeps_the_old_gallery_and_leaves_nothing_else(folder):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
-        with pytest.raises(GalleryError, match=f"^{folder}: cannot be saved .File too large.; what was there .* is$"):
+        with pytest.raises(GalleryError, match=f"^{folder}: cannot be written: .*File too large; a gallery in it"):
             large.save(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -244,14 +244,14 @@ def test_a_full_disk_keeps_the_old_gallery_and_leaves_nothing_else(folder):
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "generation-x.jpg").write_bytes(b"?")
-    with pytest.raises(GalleryError, match="photos: there is something else; give a new or an empty folder$"):
+    with pytest.raises(GalleryError, match="photos: holds other files; give a new or an empty folder$"):
         numbered(1).save(tmp_path / "photos")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["generation-x.jpg"]
 
 
 def test_a_gallery_that_has_no_place_says_why(tmp_path):
     (tmp_path / "file").write_bytes(b"?")
-    with pytest.raises(GalleryError, match=f"^{tmp_path}/file: there is something else; give a new or an empty folder"):
+    with pytest.raises(GalleryError, match=f"^{tmp_path}/file: is a file; give a new or an empty folder"):
         numbered(1).save(tmp_path / "file")
     with pytest.raises(GalleryError, match=f"^{tmp_path}/no/such: no folder {tmp_path}/no; make it first$"):
         numbered(1).save(tmp_path / "no" / "such")

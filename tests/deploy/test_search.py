@@ -165,14 +165,21 @@ MISTAKES = {
         lambda q, g: nearest(q, g.astype(np.float16), 3),
     "query: the gallery's 23 dimensions expected, got 24; embed both with the same model":
         lambda q, g: nearest(q, g[:, :23], 3),
-    "k: at least 1 expected, got 0": lambda q, g: nearest(q, g, 0),
+    "query: an array, float32 of shape (N, D), expected, got list": lambda q, g: nearest(q.tolist(), g, 3),
+    "gallery: an array, float32 of shape (N, D), expected, got list": lambda q, g: nearest(q, [*g], 3),
+    "k: a whole number from 1 expected, got 0": lambda q, g: nearest(q, g, 0),
+    "k: a whole number from 1 expected, got 2.0": lambda q, g: nearest(q, g, 2.0),
+    "k: a whole number from 1 expected, got None": lambda q, g: nearest(q, g, None),
     "query 0: length 1 expected, got 2; use embeddings as the model gives them": lambda q, g: nearest(2 * q, g, 3),
+    "query 0: length 1 expected, got 0.5; use embeddings as the model gives them": lambda q, g: nearest(q / 2, g, 3),
+    "query 0: length 1 expected, got 0; use embeddings as the model gives them": lambda q, g: nearest(0 * q, g, 3),
     "query 0: length 1 expected, got nan; use embeddings as the model gives them":
         lambda q, g: nearest(q * np.float32(np.nan), g, 3),
     "among: a mask (500,) or an array of rows expected, got bool (499,)":
         lambda q, g: nearest(q, g, 3, among=np.ones(499, bool)),
     "among: a mask (500,) or an array of rows expected, got float64 (2,)":
         lambda q, g: nearest(q, g, 3, among=np.array([1.0, 2.0])),
+    "among: a mask (500,) or an array of rows expected, got list": lambda q, g: nearest(q, g, 3, among=[1, 2]),
     "among: rows from 0 to 499 expected, got -1 to 7": lambda q, g: nearest(q, g, 3, among=np.array([7, -1])),
     "among: rows from 0 to 499 expected, got 7 to 500": lambda q, g: nearest(q, g, 3, among=np.array([7, 500])),
 }
@@ -184,9 +191,14 @@ def test_a_search_that_cannot_be_done_says_why_in_one_line(query, gallery, messa
         MISTAKES[message](query, gallery)
 
 
-def test_vectors_that_are_not_unit_are_refused_when_met(query, gallery):
-    with pytest.raises(SearchError, match=r"^gallery row \d+: length 1 expected, got 10;"):
-        nearest(query, 10 * gallery, 3)
+@pytest.mark.parametrize("length", [10, 0.5, 0])
+def test_vectors_that_are_not_unit_are_refused_when_met(query, gallery, length):
+    with pytest.raises(SearchError, match=rf"^gallery row \d+: length 1 expected, got {length};"):
+        nearest(query, np.float32(length) * gallery, 3)
+
+
+def test_a_whole_number_of_numpy_is_a_k(query, gallery):
+    assert_same(nearest(query, gallery, np.int16(4)), nearest(query, gallery, 4))
 
 
 def test_nothing_is_found_in_no_gallery_however_small_the_block(query, gallery):
