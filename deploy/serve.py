@@ -11,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
-from .command_line import FAILED, USAGE, add_providers, count
+from .command_line import FAILED, USAGE, add_providers, count, whole
 from .extractor import FeatureExtractor
 from .gallery import Gallery, GalleryError
+from .preprocess import PIXEL_LIMIT
 from .selftest import replay
 from .server.limits import Limits
 from .session import ModelError, usable_cores
@@ -45,8 +46,8 @@ def _serve(options: argparse.Namespace) -> int:
         try:
             import_module(needed)
         except ImportError:
-            raise ServeError(f"deploy.serve needs {needed}: pip install fastapi uvicorn python-multipart "
-                             f"prometheus-client") from None
+            raise ServeError(f"deploy.serve needs {needed}: pip install -e .[serve] where Kiln is checked out, "
+                             "else pip install fastapi uvicorn python-multipart prometheus-client") from None
     from .server import app, process, service  # only now, since they import those
 
     token = _token(options.token_file)
@@ -58,7 +59,7 @@ def _serve(options: argparse.Namespace) -> int:
         return FAILED
     gallery = options.gallery and Gallery.load(options.gallery)
     if gallery is not None:
-        gallery.require(extractor)
+        gallery.bind(extractor)
     if token is None and options.host not in LOCAL:
         log.warning("%s: whoever reaches this address can use the service; give a --token_file", options.host)
     bound = process.listen(options.host, options.port)
@@ -73,7 +74,7 @@ def _token(path: Path | None) -> str | None:
     """The token of a file, or of the environment; None where there is neither."""
     if path is None and "KILN_TOKEN" not in os.environ:
         return None
-    token = (path.read_text(encoding="ascii") if path else os.environ["KILN_TOKEN"]).strip()
+    token = (path.read_text(encoding="latin-1") if path else os.environ["KILN_TOKEN"]).strip()
     if not token or not token.isascii() or not token.isprintable():
         raise ServeError(f"{path or 'KILN_TOKEN'}: a token of printable ASCII characters expected")
     return token
@@ -86,20 +87,33 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, help="the folder of the gallery's images, to show")
     parser.add_argument("--name", help="the model's name in the protocol; default: the file's")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0 = any that is free; default: 8000")
+    parser.add_argument("--port", type=whole(0, 65535), default=8000, help="0 = any that is free; default: 8000")
     parser.add_argument("--token_file", type=Path, help="file with the token to ask for; default: the environment's "
                                                         "KILN_TOKEN, or none is asked for")
     parser.add_argument("--batch_size", type=count, default=32, help="images computed at once; default: 32")
     parser.add_argument("--threads", type=count, default=usable_cores(), help="that decode and compute; default: cores")
     add_providers(parser)
+    ranges = {"max_delay_ms": whole(0), "max_pixels": whole(1, PIXEL_LIMIT)}
     hints = get_type_hints(Limits, include_extras=True)
     for field in fields(Limits):
         says = f"{hints[field.name].__metadata__[0]}; default: {field.default}"
-        parser.add_argument(f"--{field.name}", type=count, default=field.default, help=says)
+        parser.add_argument(f"--{field.name}", type=ranges.get(field.name, count), default=field.default, help=says)
     options = parser.parse_args(arguments)
+    _check_together(parser, options)
+    return options
+
+
+def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with one line where options do not go together, or cannot have an effect."""
+    if options.max_queue < options.max_images:
+        parser.error(f"--max_queue {options.max_queue}: at least --max_images {options.max_images} expected, "
+                     "or a request of so many would never be answered")
+    if options.images and not options.gallery:
+        parser.error("--images: they are those of a gallery; give --gallery too")
     if options.images and not options.images.is_dir():
         parser.error(f"--images {options.images}: no such folder")
-    return options
+    if "/" in (options.name or ""):
+        parser.error(f"--name {options.name}: no / expected, since it stands in addresses")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,12 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from deploy.serve import main
-
-ROOT = Path(__file__).parents[3]
 PATIENT = 10**9  # milliseconds: a batch waits until it is full
 
 
@@ -51,6 +45,9 @@ def test_without_the_token_only_health_and_page_are_open(strict, known, files, e
             for path in ("/v2/health/live", "/v2/health/ready", "/", "/page.js", "/page.css", "/icon.svg"):
                 assert stranger.get(path).status_code == 200
     assert known.get("/v1/model").status_code == 200
+    described = known.get("/openapi.json").json()
+    assert described["security"] == [{"token": []}] and described["components"]["securitySchemes"].keys() == {"token"}
+    assert described["paths"]["/v2/health/ready"]["get"]["security"] == []
 
 
 def test_a_token_of_the_environment_is_asked_for_too(serve, shipped):
@@ -95,7 +92,7 @@ def metrics(client, name):
 
 
 def test_a_full_queue_refuses_more_until_there_is_room(serve, shipped, extractor, encoded, files):
-    service = serve(shipped, "--batch_size", 4, "--max_queue", 4, "--max_delay_ms", PATIENT)
+    service = serve(shipped, "--batch_size", 4, "--max_images", 4, "--max_queue", 4, "--max_delay_ms", PATIENT)
 
     def post(images):
         return httpx.post(f"{service.url}/v1/embeddings", files=files(images), timeout=60)
@@ -150,60 +147,3 @@ def test_an_error_of_ours_has_a_number_and_its_story_stays_in_the_log(serve, wit
         assert text == "error of the service; its log has it as"
         assert f"error {number}\nTraceback" in service.log.read_text()
     assert httpx.get(f"{service.url}/v2/health/ready").status_code == 200
-
-
-def complaint(capsys, *arguments):
-    """The exit code of a service that cannot start, and the last line that it says."""
-    try:
-        code = main([*map(str, arguments)])
-    except SystemExit as ended:
-        code = ended.code
-    return code, capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize(("options", "said"), [
-    (["--batch_size", 0], "--batch_size: a whole number from 1 expected, got 0"),
-    (["--max_queue", 0], "--max_queue: a whole number from 1 expected, got 0"),
-    (["--images", "nowhere"], "--images nowhere: no such folder"),
-    (["--gallery", "nowhere"], "nowhere: no gallery there"),
-    (["--token_file", "nowhere"], "No such file or directory: 'nowhere'"),
-    (["--token_file", "/dev/null"], "/dev/null: a token of printable ASCII characters expected"),
-    (["--providers", "NoSuchProvider"], "provider NoSuchProvider: "),
-])
-def test_a_service_that_cannot_start_says_why_in_one_line(shipped, capsys, options, said):
-    code, line = complaint(capsys, shipped, "--port", 0, *options)
-    assert code == 2 and said in line
-
-
-def test_a_port_that_is_taken_is_said(service, shipped, capsys):
-    code, line = complaint(capsys, shipped, "--port", service.port)
-    assert code == 2 and "Address already in use" in line
-
-
-def test_a_gallery_of_another_model_is_refused(with_metadata, gallery, capsys):
-    other = with_metadata("other.onnx", lambda facts: facts.update(fingerprint=json.dumps("6" * 64)))
-    code, line = complaint(capsys, other, "--gallery", gallery / "entries")
-    assert code == 2 and "the gallery was built with a model of 555555555555" in line
-
-
-def test_a_model_that_says_other_than_where_it_was_exported_is_not_served(with_metadata, capsys):
-    def changed(facts):
-        golden = json.loads(facts["golden"])
-        golden["embeddings"][0] = golden["embeddings"][0][::-1]
-        facts["golden"] = json.dumps(golden)
-
-    code, line = complaint(capsys, with_metadata("changed.onnx", changed))
-    assert code == 1 and line.endswith("see deploy.selftest")
-
-
-@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
-def test_what_is_not_installed_is_said_with_the_remedy(shipped, capsys, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    code, line = complaint(capsys, shipped)
-    assert code == 2 and line.startswith(f"deploy.serve needs {name}: pip install fastapi uvicorn")
-
-
-def test_deploy_alone_needs_nothing_of_the_service():
-    code = "import sys, deploy, deploy.serve; print({'fastapi', 'uvicorn', 'pydantic'} & {*sys.modules})"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ended.stdout == "set()\n", ended.stderr
