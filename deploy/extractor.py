@@ -56,6 +56,9 @@ class FeatureExtractor:
         except ValueError as error:
             raise ModelError(f"{self.path}: {error}; use the Kiln that exported it") from None
         self.height, self.width = self.preprocessing.height, self.preprocessing.width
+        (images,) = self._session.get_inputs()
+        self.input_shape = tuple(images.shape[1:])
+        self.input_type = np.dtype(np.uint8 if images.type == "tensor(uint8)" else np.float32)
         self.output_shapes = {output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()}
 
     def extract(self, images: Iterable[ImageSource]) -> np.ndarray:
@@ -103,7 +106,7 @@ class FeatureExtractor:
 
     def tensor(self, pixels: np.ndarray) -> np.ndarray:
         """Images at network size as the graph takes them: as they are, or (B, 3, height, width) float32."""
-        if self.metadata["input_format"] == "uint8_nhwc":
+        if self.input_type == np.uint8:
             return pixels
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
 

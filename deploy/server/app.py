@@ -1,6 +1,7 @@
 """All routes of the service as one application."""
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,8 +17,8 @@ from .limits import Refused
 from .middleware import Middleware, refused
 from .service import Service
 
-PAGE = {f"/{path.name}": path for path in Path(__file__).with_name("page").iterdir()}
-PAGE["/"] = PAGE.pop("/index.html")
+FOLDER = Path(__file__).with_name("page")
+PAGE = {"/": FOLDER / "index.html"} | {f"/{name}": FOLDER / name for name in ("page.css", "page.js", "icon.svg")}
 
 
 class Error(BaseModel):
@@ -29,7 +30,7 @@ class Error(BaseModel):
 def build(service: Service, *, token: str | None = None) -> FastAPI:
     """The application of a service; with a token, only health and the page are open to those who do not send it."""
     app = FastAPI(title="Kiln", version=__version__, description=(__doc__ or "").strip(), docs_url=None,
-                  redoc_url=None, responses={status: {"model": Error} for status in (400, 401, 413, 429, 503, 504)})
+                  redoc_url=None, redirect_slashes=False, responses={"4XX": {"model": Error}, "5XX": {"model": Error}})
     app.state.service = service
     for kind in (Refused, HTTPException, RequestValidationError, SearchError):
         app.add_exception_handler(kind, refused)
@@ -37,7 +38,8 @@ def build(service: Service, *, token: str | None = None) -> FastAPI:
         app.include_router(router)
     app.add_api_route("/metrics", metrics, response_class=Response)
     for path in PAGE:
-        app.add_api_route(path, page, include_in_schema=False)
+        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
+    _complete(app.openapi(), token=token is not None)
     app.add_middleware(Middleware, service=service, token=token, open_paths=frozenset({*PAGE, *v2.HEALTH}))
     return app
 
@@ -50,3 +52,13 @@ async def metrics(request: Request) -> Response:
 async def page(request: Request) -> FileResponse:
     """A file of the page."""
     return FileResponse(PAGE[request.url.path], headers={"Cache-Control": "no-cache"})
+
+
+def _complete(described: dict[str, Any], *, token: bool) -> None:
+    """Add to FastAPI's description of the interface what it cannot see: what bodies refer to, and the token."""
+    described["components"]["schemas"] |= v2.DEFINITIONS
+    if token:
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"token": []}]
+        for path in v2.HEALTH:
+            described["paths"][path]["get"]["security"] = []

@@ -1,5 +1,7 @@
 """Images in, embeddings or the nearest gallery entries out."""
 
+import json
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,7 +11,7 @@ from pydantic_core import to_json
 
 from .bodies import JSON, MULTIPART, EmbeddingsRequest, SearchRequest, read_body
 from .limits import Refused
-from .service import Service
+from .service import Found, Service
 
 router = APIRouter(prefix="/v1")
 
@@ -54,8 +56,9 @@ async def embeddings(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await read_body(request, EmbeddingsRequest)
     outputs = await service.embed(asked.images)
-    return _json({"model": service.name, "fingerprint": service.facts["fingerprint"], "dim": service.extractor.dim,
-                  "embeddings": outputs.embeddings.tolist()})
+    return Response(to_json({"model": service.name, "fingerprint": service.facts["fingerprint"],
+                             "dim": service.extractor.dim, "embeddings": outputs.embeddings.tolist()}),
+                    media_type=JSON)
 
 
 @router.post("/search", response_model=Results, openapi_extra=_body(SearchRequest))
@@ -64,17 +67,13 @@ async def search(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await read_body(request, SearchRequest)
     found = await service.search(asked.images, asked.k, asked.threshold, cameras=asked.cameras, tags=asked.tags)
-    least = found.threshold
-    return _json({"threshold": least, "results": [
-        [hit._asdict() | {"accepted": None if least is None else hit.similarity >= least} for hit in hits]
-        for hits in found.hits]})
+    return await service.threaded(partial(_results, found))
 
 
 @router.get("/model")
-async def model(request: Request) -> dict[str, Any]:
+async def model(request: Request) -> Response:
     """What the model and the gallery say of themselves."""
-    facts: dict[str, Any] = request.app.state.service.facts
-    return facts
+    return _escaped(request.app.state.service.facts)
 
 
 @router.get("/gallery/images/{name:path}", response_class=FileResponse)
@@ -86,5 +85,13 @@ async def image(request: Request, name: str) -> FileResponse:
     return FileResponse(path)
 
 
-def _json(value: dict[str, Any]) -> Response:
-    return Response(to_json(value), media_type=JSON)
+def _results(found: Found) -> Response:
+    least = found.threshold
+    return _escaped({"threshold": least, "results": [
+        [hit._asdict() | {"accepted": None if least is None else hit.similarity >= least} for hit in hits]
+        for hits in found.hits]})
+
+
+def _escaped(value: dict[str, Any]) -> Response:
+    """JSON of names and tags: they need not be Unicode, so nothing but ASCII is sent."""
+    return Response(json.dumps(value), media_type=JSON)

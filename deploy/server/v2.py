@@ -10,14 +10,15 @@ from .bodies import JSON
 from .limits import Refused
 from .middleware import within
 from .service import Service
-from .tensors import HEADER, MICROSECONDS, InferenceRequest, Signature, answered, parsed
+from .tensors import HEADER, VERSION, InferenceRequest, answered, described, parsed
 
 router = APIRouter(prefix="/v2")
-VERSION = "1"
+MICROSECONDS = 1_000_000
 HEALTH = ("/v2/health/live", "/v2/health/ready")
+SCHEMA = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+DEFINITIONS = SCHEMA.pop("$defs")  # what it refers to, for OpenAPI's components
 BODY = {"requestBody": {"required": True, "content": {
-    JSON: {"schema": InferenceRequest.model_json_schema()},
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+    JSON: {"schema": SCHEMA}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.get("")
@@ -46,7 +47,7 @@ async def metadata(request: Request, name: str, version: str = VERSION) -> dict[
     """What the model takes and gives."""
     service = _require(request, name, version)
     return {"name": name, "versions": [VERSION], "platform": "onnxruntime_onnx",
-            **Signature.of(service.extractor).described()}
+            **described(service.extractor)}
 
 
 @router.get("/models/{name}/ready")
@@ -64,12 +65,12 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
     service = _require(request, name, version)
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise Refused(415, f"Content-Encoding: none expected, got {encoding}")
-    parse = partial(parsed, await request.body(), request.headers.get(HEADER), Signature.of(service.extractor))
+    parse = partial(parsed, await request.body(), request.headers.get(HEADER), service.extractor)
     asked, tensor = await service.threaded(parse)
     request.state.share.hold(len(tensor))
     allowed = asked.parameters.timeout / MICROSECONDS or service.limits.timeout_s
     outputs = await within(allowed, service.infer(tensor))
-    body, headers = answered(asked, name, outputs)
+    body, headers = await service.threaded(partial(answered, asked, name, outputs))
     return Response(body, headers=headers)
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +46,18 @@ class Served(NamedTuple):
 
     def memory(self):
         """KiB that the process holds."""
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1])
+        return self._kib("VmRSS")
+
+    @contextmanager
+    def grows_by_at_most(self, mib):
+        """Fail where the process holds more than that beyond what it held before, at any moment of the block."""
+        before = self.memory()
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")  # the peak is what it holds now
+        yield
+        assert self._kib("VmHWM") - before < mib * 1024
+
+    def _kib(self, name):
+        return int(re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1])
 
 
 @pytest.fixture(scope="session")

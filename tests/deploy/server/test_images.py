@@ -1,7 +1,11 @@
 """Images in, embeddings and gallery entries out."""
 
 import base64
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import getitem
 
 import httpx
 import numpy as np
@@ -61,6 +65,7 @@ def test_a_search_returns_the_nearest_entries_and_says_which_are_accepted(client
 def test_form_and_json_ask_for_the_same(client, encoded, files):
     asked = {"k": 3, "threshold": 0.5, "cameras": [0], "tags": ["a", "b"]}
     by_form = post(client, "/v1/search", files=files(encoded[:2]), data=asked)
+    assert by_form["threshold"] == 0.5
     assert by_form == post(client, "/v1/search", json=asked | {"images": base64_of(encoded[:2])})
     assert {hit["camera"] for hits in by_form["results"] for hit in hits} == {0}
     assert [len(hits) for hits in by_form["results"]] == [3, 3]
@@ -110,9 +115,11 @@ def test_a_bad_image_is_named_by_its_place(client, files, encoded, huge, path, b
     ({"json": {"images": [7]}}, 400, "images[0]: "),
     ({"json": {"images": ["AAAA"], "kk": 1}}, 400, "kk: no such key"),
     ({"json": {"images": ["AAAA"], "k": 0}}, 400, "k: Input should be greater than or equal to 1"),
+    ({"json": {"images": ["AAAA"], "k": "5"}}, 400, "k: Input should be a valid integer"),
+    ({"json": {"images": ["AAAA"], "threshold": True}}, 400, "threshold.float: Input should be a valid number"),
     ({"json": {"images": ["AAAA"], "threshold": 2}}, 400, "threshold: a cosine from -1 to 1"),
     ({"json": {"images": ["AAAA"], "threshold": "far=1"}}, 400, "threshold: the model has no level far=1"),
-    ({"json": {"images": ["AAAA"], "threshold": "far=1e-4"}}, 400, "threshold far=1e-4: not measured, it needs 300000"),
+    ({"json": {"images": ["AAAA"], "threshold": "far=1e-4"}}, 400, "threshold far=1e-4: not measured, needs 300,000"),
     ({"json": {"images": ["AAAA"] * 65}}, 400, "images: at most 64 in a request, got 65"),
     ({"files": [("images", b"AAAA")] * 65}, 400, "Too many files. Maximum number of files is 64."),
     ({"files": [("photos", b"AAAA")]}, 400, "images: Field required"),
@@ -120,6 +127,8 @@ def test_a_bad_image_is_named_by_its_place(client, files, encoded, huge, path, b
     ({"files": [("images", b"AAAA")], "data": {"k": "many"}}, 400, "k: Input should be a valid integer"),
     ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "Invalid multipart"),
     ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "Missing boundary"),
+    ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b; charset=undefined"}}, 415,
+     "Content-Type: no charset, or utf-8, expected"),
     ({"content": b"x", "headers": {"Content-Type": "image/jpeg"}}, 415, "Content-Type: multipart/form-data or"),
     ({"content": b"x"}, 415, "Content-Type: multipart/form-data or application/json expected, got nothing"),
 ])
@@ -127,8 +136,15 @@ def test_a_request_that_asks_wrongly_is_told_why(client, given, status, said):
     assert refused(client.post("/v1/search", **given), status).startswith(said)
 
 
+def test_a_list_of_wrong_elements_cannot_take_much_memory(service, client):
+    with service.grows_by_at_most(64):
+        said = refused(client.post("/v1/embeddings", json={"images": [0] * 300_000}), 400)
+    assert said.startswith("images[0]: ")
+
+
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(client):
-    assert refused(client.get("/v1/nothing"), 404) == "Not Found"
+    for path in ("/v1/nothing", "/v1/model/", "/page"):
+        assert refused(client.get(path), 404) == "Not Found"
     assert refused(client.get("/v1/search"), 405) == "Method Not Allowed"
 
 
@@ -144,6 +160,10 @@ def test_without_a_gallery_embeddings_are_all_there_is(serve, model, encoded, fi
 def test_the_description_of_the_interface_names_every_path_and_both_ways_to_send(client):
     described = client.get("/openapi.json").json()
     assert described["paths"].keys() >= {"/v1/embeddings", "/v1/search", "/v1/model", "/v2/models/{name}/infer"}
+    assert all("422" not in method["responses"] for path in described["paths"].values() for method in path.values())
+    for reference in re.findall(r'"\$ref": *"#/(.*?)"', json.dumps(described)):
+        reduce(getitem, reference.split("/"), described)
+    assert "security" not in described
     body = described["paths"]["/v1/search"]["post"]["requestBody"]["content"]
     assert {"images", "k", "threshold", "cameras", "tags"} == {*body["multipart/form-data"]["schema"]["properties"]}
     assert body["application/json"]["schema"]["required"] == ["images"]

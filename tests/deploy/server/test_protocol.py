@@ -87,8 +87,14 @@ def test_a_model_of_float_planes_takes_them(triton, serve, models, extractor, en
     with triton.InferenceServerClient(f"127.0.0.1:{service.port}") as client:
         answer = client.infer("planes", asked(triton, planes, "FP32"))
         np.testing.assert_allclose(answer.as_numpy("embeddings"), extractor.extract(encoded), atol=1e-5)
+        answer = client.infer("planes", asked(triton, planes, "FP32", binary_data=False))
+        np.testing.assert_allclose(answer.as_numpy("embeddings"), extractor.extract(encoded), atol=1e-5)
         with pytest.raises(triton.InferenceServerException, match="finite numbers expected"):
             client.infer("planes", asked(triton, np.full_like(planes, np.nan), "FP32"))
+    for number, said in {10**400: "a list of numbers expected", 1e300: "finite numbers expected"}.items():
+        mistaken = of([number] * 1152, shape=[1, 3, 24, 16], datatype="FP32")
+        answer = httpx.post(f"{service.url}/v2/models/planes/infer", json=mistaken)
+        assert answer.status_code == 400 and said in answer.json()["error"]
     answer = httpx.post(f"{service.url}/v1/embeddings", files=files(encoded)).json()  # images go the same way
     np.testing.assert_allclose(answer["embeddings"], extractor.extract(encoded), atol=1e-5)
 
@@ -116,14 +122,22 @@ def of(data=None, shape=(1, 24, 16, 3), size=None, **more):
     (of([], shape=[0, 24, 16, 3]), b"", "inputs[0].shape: [B, 24, 16, 3] expected, got [0, 24, 16, 3]"),
     (of([], shape=[]), b"", "inputs[0].shape: [B, 24, 16, 3] expected, got []"),
     (of([0] * 1152, shape=[10**18, 24, 16, 3]), b"", "inputs[0]: 1152000000000000000000 values"),
+    (of([0] * 1152, shape=[10**4000, 24, 16, 3]), b"", "inputs[0].shape[0]: Input should be less than 9223372036854"),
+    (of([0] * 1152, shape=[-1, 24, 16, 3]), b"", "inputs[0].shape[0]: Input should be greater than or equal to 0"),
+    (of([0] * 1152, shape=[1] * 1000), b"", "inputs[0].shape: List should have at most 8 items"),
+    (of([0] * 1152, shape=[True, 24, 16, 3]), b"", "inputs[0].shape[0]: Input should be a valid integer"),
+    (of([0] * 1152, name="x" * 1000), b"", "inputs[0].name: String should have at most 100 characters"),
     (of([0] * 1151), b"", "inputs[0]: 1152 values for shape [1, 24, 16, 3] expected, got 1151"),
     (of(), b"", "inputs[0]: either data or binary_data_size expected"),
-    (of([]), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
+    (of([]), b"", "inputs[0]: 1152 values for shape [1, 24, 16, 3] expected, got 0"),
     (of([256] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
     (of([-1] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
     (of([0.5] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
     (of(["0"] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
-    (of([[0], [0, 0]]), b"", "inputs[0].data: a list of numbers expected"),
+    (of([True] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
+    (of([10**4000] * 1152), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
+    (of([[0], {}]), b"", "inputs[0].data: whole numbers from 0 to 255 expected"),
+    (of([[0], [0, 0]]), b"", "inputs[0].data: nested lists of one length expected"),
     (of(size=1152), b"0" * 1151, "inputs[0]: 1152 bytes behind the JSON expected, got 1151"),
     (of(size=1151), b"0" * 1151, "inputs[0]: 1152 bytes for shape [1, 24, 16, 3] expected, got 1151"),
     (of([0] * 1152), b"0", "inputs[0]: 0 bytes behind the JSON expected, got 1"),
@@ -133,7 +147,10 @@ def of(data=None, shape=(1, 24, 16, 3), size=None, **more):
     (of([0] * 1152) | {"outputs": [{"name": "classes"}]}, b"", "outputs[0].name: one of embeddings, logits, margins"),
     (of([0] * 1152) | {"outputs": [{"name": "logits", "parameters": {"classification": 2}}]}, b"",
      "outputs[0].parameters.classification: no such key"),
+    (of([0] * 1152) | {"outputs": [{"name": "logits"}, {"name": "logits"}]}, b"",
+     "outputs[1].name: logits is asked for twice"),
     (of([0] * 1152) | {"parameters": {"sequence_id": 1}}, b"", "parameters.sequence_id: no such key"),
+    (of([0] * 1152) | {"parameters": {"timeout": 10**400}}, b"", "parameters.timeout: Input should be less than"),
 ])
 def test_a_wrong_tensor_is_refused_in_one_line(client, head, behind, said):
     answer = posted(client, head, behind)
@@ -148,6 +165,18 @@ def test_what_is_no_request_at_all_is_refused(client):
         answer = posted(client, of([0] * 1152), **{HEADER: length})
         assert answer.status_code == 400 and answer.json()["error"].startswith(HEADER), answer.text
     assert posted(client, of([0] * 1152), **{"Content-Encoding": "gzip"}).status_code == 415
+
+
+@pytest.mark.parametrize("head", [
+    of(["x" * 100_000, *[""] * 3000]),
+    of([0] * 1152, shape=["x"] * 300_000),
+    of([0] * 1152) | {"outputs": [{"name": "embeddings"}] * 20_000},
+    of([0] * 1152) | dict.fromkeys(map(str, range(100_000))),
+], ids=["texts", "wrong elements", "an output again and again", "unknown keys"])
+def test_a_small_request_cannot_take_much_memory(service, client, head):
+    with service.grows_by_at_most(64):
+        answer = posted(client, head)
+    assert answer.status_code == 400 and len(answer.content) < 200
 
 
 def test_nested_numbers_are_as_good_as_flat_ones(client, pixels, extractor, encoded):
