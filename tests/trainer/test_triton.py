@@ -4,11 +4,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from deploy.files import DiskError
 from trainer.onnx_writer import ExportError
 from trainer.triton import place
 
 TYPES = {TensorProto.UINT8: "TYPE_UINT8", TensorProto.FLOAT: "TYPE_FP32"}
-EMBEDDINGS = ("embeddings", ["batch", 8])
+EMBEDDINGS, NORMS = ("embeddings", ["batch", 8]), ("norms", ["batch"])
+TUNED = """# output [ { name: "logits" data_type: TYPE_FP32 dims: [5] } ]
+version_policy: { latest { num_versions: 2 } }
+parameters { key: "input" value: { string_value: "output [ {" } }
+optimization { cuda { graph_spec [ { batch_size: 1, input { key: 'images' value { dim: [64, 32, 3] } } } ] } }
+model_warmup [ { name: "first"; inputs { key: "images" value: { data_type: TYPE_UINT8 dims: [64, 32, 3] } } } ]
+"""
 
 
 @pytest.fixture
@@ -59,27 +66,70 @@ def test_the_configuration_says_what_the_file_says(write, repository, file):
 
 
 def test_versions_follow_one_another_and_a_tuned_configuration_stays(write, repository):
-    place(write(EMBEDDINGS), repository, "reid")
+    place(write(EMBEDDINGS, NORMS), repository, "reid")
     config = repository / "reid" / "config.pbtxt"
-    config.write_text(config.read_text().replace("2000", "500"))
+    tuned = config.read_text().replace("2000", "500").replace("input [ { name:", "input: [\n  {\n    name:") + TUNED
+    config.write_text(tuned)
     (repository / "reid" / "7").mkdir()
     (repository / "reid" / "notes").mkdir()
-    assert place(write(EMBEDDINGS), repository, "reid") == repository / "reid" / "8" / "model.onnx"
+    assert place(write(EMBEDDINGS, NORMS), repository, "reid") == repository / "reid" / "8" / "model.onnx"
     assert config_of(config.parent).dynamic_batching.max_queue_delay_microseconds == 500
+    assert config.read_text() == tuned
     assert sorted(entry.name for entry in config.parent.iterdir()) == ["1", "7", "8", "config.pbtxt", "notes"]
 
 
-def test_a_file_of_another_shape_is_refused_and_nothing_changes(write, repository):
-    place(write(EMBEDDINGS), repository, "reid")
+@pytest.mark.parametrize(("before", "after", "said"), [
+    ([EMBEDDINGS], [("embeddings", ["batch", 16])], "lacks output embeddings TYPE_FP32 [16], which this file has, and "
+     "has output embeddings TYPE_FP32 [8], which this file lacks; give it another --model_name, or remove "),
+    ([EMBEDDINGS, NORMS], [EMBEDDINGS], "has output norms TYPE_FP32 [], which this file lacks; "),
+    ([EMBEDDINGS], [EMBEDDINGS, NORMS], "lacks output norms TYPE_FP32 [], which this file has; "),
+])
+def test_a_file_of_other_tensors_is_refused_and_nothing_changes(write, repository, before, after, said):
+    place(write(*before), repository, "reid")
     with pytest.raises(ExportError) as refused:
-        place(write(("embeddings", ["batch", 16])), repository, "reid")
-    assert str(refused.value).startswith(f"{repository / 'reid' / 'config.pbtxt'}: lacks output")
-    assert "dims: [16]" in str(refused.value) and "\n" not in str(refused.value)
+        place(write(*after), repository, "reid")
+    assert str(refused.value).startswith(f"{repository / 'reid' / 'config.pbtxt'}: {said}")
+    assert "\n" not in str(refused.value)
     assert sorted(entry.name for entry in (repository / "reid").iterdir()) == ["1", "config.pbtxt"]
 
 
-def test_what_stands_in_the_way_leaves_nothing_behind(write, repository):
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda text: "".join(f"# {line}" for line in text.splitlines(keepends=True)), "lacks input images TYPE_UINT8 "),
+    (lambda text: text.replace("UINT8", "FP32"), "lacks input images TYPE_UINT8 [64, 32, 3], which this "),
+    (lambda text: text.replace("data_type: TYPE_FP32", ""), "lacks output embeddings TYPE_FP32 [8], which this file"),
+    (lambda text: text + "input [ {", "not a configuration that Triton reads: "),
+    (lambda text: text + "parameters [", "not a configuration that Triton reads: 11:13 : '': it ends too early"),
+], ids=["commented out", "another type", "no type", "cut short", "cut within a list"])
+def test_a_configuration_that_does_not_say_what_the_file_says_is_refused(write, repository, change, said):
+    config = place(write(EMBEDDINGS), repository, "reid").parents[1] / "config.pbtxt"
+    config.write_text(change(config.read_text()))
+    with pytest.raises(ExportError) as refused:
+        place(write(EMBEDDINGS), repository, "reid")
+    assert str(refused.value).startswith(f"{config}: {said}") and "\n" not in str(refused.value)
+
+
+def test_a_file_in_the_way_is_told_and_nothing_else_is_left(write, repository):
     (repository / "reid").write_text("no folder")
-    with pytest.raises((ExportError, OSError)):
+    with pytest.raises(DiskError, match=r"^\S*/reid/1/model\.onnx: cannot be written: .*Not a directory: .*/reid'$"):
         place(write(EMBEDDINGS), repository, "reid")
     assert [entry.name for entry in repository.iterdir()] == ["reid"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_triton_may_poll_at_any_moment_is_no_model_before_it_is_whole(write, repository, first):
+    if not first:
+        place(write(EMBEDDINGS), repository, "reid")
+    before = sorted(repository.rglob("[!.]*"))
+
+    def polled(path):
+        models = {str(found.relative_to(repository)) for found in repository.rglob("*.onnx")}
+        seen.update(models - {"reid/1/model.onnx"})
+        configs = [found for found in repository.rglob("config.pbtxt") if found.parent.name.endswith(".part")]
+        assert len(configs) == first and all(config_of(found.parent).name != found.parent.name for found in configs)
+        raise KeyboardInterrupt
+
+    seen = set()
+    with pytest.raises(KeyboardInterrupt):
+        place(write(EMBEDDINGS), repository, "reid", polled)
+    assert len(seen) == 1 and seen.pop().startswith(".reid." if first else "reid/.reid.")
+    assert sorted(repository.rglob("*")) == before
