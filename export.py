@@ -6,21 +6,22 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.files import explained
+from deploy.files import explained, sync_directory
 from deploy import FeatureExtractor, __version__
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS
-from evaluate.pairs import LEVELS, pairs_of, thresholds
-from evaluate.protocol import search_of, wants_logits
+from evaluate.pairs import pairs_of, thresholds
+from evaluate.protocol import Search, scored_of, wants_logits
 from params.describe import mistakes_of
 from params.errors import Mistake, ParamsError
 from params.schema import Params
@@ -28,12 +29,12 @@ from trainer.run import RunDirectory
 
 if TYPE_CHECKING:  # imported where they are needed: torch takes seconds, which --help and a mistake need not wait for
     from trainer.gate import Cost, Gate, Opened, Precision, Proof, Trained
-    from trainer.predict import Said
+    from trainer.predict import Outputs
     from trainer.snapshot import State
 
 GOLDEN = 4  # images that go with the file
 MAX_DROP = 0.005  # of the metric, at a lower precision
-MODEL_NAME = r"[\w-][\w.-]*"  # for Triton: a folder, and a component of URLs
+MODEL_NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]*"  # for Triton: a folder, and a component of URLs
 
 
 class Exported(NamedTuple):
@@ -61,8 +62,8 @@ def trained(run: RunDirectory, which: str) -> "Trained":
         run_eval = EVALUATORS.load(section.type) if section else None
     except ValueError as error:
         raise ParamsError(f"{run.path}: {which} snapshot", [_mistake(error, state)]) from error
-    return Trained(state, params, restored_network(params, state), preprocessing, Splits(params.batches_dir), run_eval,
-                   logits=run_eval is not None and wants_logits(run_eval))
+    return Trained(state, params, restored_network(params, state), preprocessing, Splits(params.batches_dir),
+                   scored_of(run_eval) if run_eval else None, logits=run_eval is not None and wants_logits(run_eval))
 
 
 def _mistake(error: ValueError, state: "State") -> Mistake:
@@ -73,9 +74,8 @@ def _mistake(error: ValueError, state: "State") -> Mistake:
     return Mistake(path, f"{message}; export it with the Kiln that trained it")
 
 
-def export(model: "Trained", arguments: argparse.Namespace) -> Exported:
-    """Write the file, prove it, describe it, and only then put it in its place; an error leaves nothing of it."""
-    from trainer import triton
+def export(run: RunDirectory, model: "Trained", arguments: argparse.Namespace) -> Exported:
+    """Write the file, prove it, describe it, record it, and only then put it in its place; an error leaves nothing."""
     from trainer.gate import Gate
     from trainer.onnx_writer import describe, write_onnx
 
@@ -90,14 +90,38 @@ def export(model: "Trained", arguments: argparse.Namespace) -> Exported:
         else:
             path, exact = Path(scratch.name, "lower.onnx"), path
             proof, cost = gate.lowered(exact, path, arguments.precision, arguments.max_metric_drop)
-        found = _thresholds(model, proof)
-        describe(path, metadata(gate, proof, arguments.precision) | ({"thresholds": found} if found else {}))
-        placed = arguments.output
-        if arguments.triton_repository:
-            placed = triton.place(path, arguments.triton_repository, arguments.model_name)
-        else:
-            os.replace(path, placed)
+        seen = proof.evaluated.seen
+        found = thresholds(seen, pairs_of(seen)) if isinstance(seen, Search) else None
+        describe(path, metadata(gate, proof, path, arguments.precision)
+                 | ({"thresholds": found} if found else {}) | ({"kept": _kept(cost)} if cost else {}))
+        line = {"epoch": model.state["epoch"], "step": model.state["step"], "precision": arguments.precision,
+                "metrics": proof.metrics, **({"cost": _recorded(cost)} if cost else {})}
+        placed = _placed(path, arguments, lambda target: run.append_metrics({**line, "export": target.name}))
     return Exported(placed, gate, proof, cost, found)
+
+
+def _placed(file: Path, arguments: argparse.Namespace, before: Callable[[Path], object]) -> Path:
+    """Let the file be seen, after a call of `before` with the path that it then has; that path."""
+    if arguments.triton_repository:
+        from trainer import triton
+
+        return triton.place(file, arguments.triton_repository, arguments.model_name, before)
+    output: Path = arguments.output
+    before(output)
+    with explained(output):
+        os.replace(file, output)
+        sync_directory(output.parent)
+    return output
+
+
+def _kept(cost: "Cost") -> dict[str, float]:
+    """Layer left in float32 -> how much like float32 the file is with this layer alone lowered."""
+    return {layer.name: layer.likeness for layer in cost.kept}
+
+
+def _recorded(cost: "Cost") -> dict[str, Any]:
+    """Of float32 file and shipped file: their bytes and, by batch size, seconds; of how many layers some were kept."""
+    return {"bytes": cost.sizes, "seconds": cost.seconds, "layers": cost.layers, "kept": _kept(cost)}
 
 
 def metrics_of(model: "Trained", which: str) -> dict[str, float]:
@@ -107,7 +131,7 @@ def metrics_of(model: "Trained", which: str) -> dict[str, float]:
     if which == "best":
         recorded: dict[str, float] = model.state["metrics"]
         return recorded
-    return model.evaluate(model.predict(run_network(model.network, logits=model.logits)))
+    return model.evaluate(model.predict(run_network(model.network, logits=model.logits))).metrics
 
 
 def open_file(path: Path) -> "Opened":
@@ -116,87 +140,46 @@ def open_file(path: Path) -> "Opened":
 
     extractor = FeatureExtractor(path, providers=["CPUExecutionProvider"])
 
-    def run(pixels: np.ndarray) -> "Said":
+    def infer(pixels: np.ndarray) -> "Outputs":
         outputs = extractor.run(np.ascontiguousarray(pixels))
         return {name: value for name, value in outputs._asdict().items() if value is not None}
 
-    return Opened(run, extractor.tensor)
+    return Opened(infer, extractor.tensor)
 
 
-def _thresholds(model: "Trained", proof: "Proof") -> dict[str, Any] | None:
-    """What the file's own embeddings say; None where the evaluator searches nothing."""
-    search = search_of(model.run_eval) if model.run_eval else None
-    if search is None:
-        return None
-    found = search(model.state["params"], proof.predict)
-    return thresholds(found, pairs_of(found))
-
-
-def metadata(gate: "Gate", proof: "Proof", precision: "Precision") -> dict[str, Any]:
+def metadata(gate: "Gate", proof: "Proof", path: Path, precision: "Precision") -> dict[str, Any]:
     """What the file says of itself, besides what its writer knows."""
-    from trainer.gate import fingerprint
-    from trainer.proof import LEVELS as NEAR
+    from trainer.onnx_writer import fingerprint
+    from trainer.proof import TOLERANCES
 
     model = gate.model
     golden = sorted(gate.images, key=lambda image: len(image.encoded))[:GOLDEN]  # the smallest, since they travel
-    embeddings = proof.opened.run(np.stack([image.pixels for image in golden]))["embeddings"]
+    embeddings = proof.opened.infer(np.stack([image.pixels for image in golden]))["embeddings"]
     resolved = json.dumps(model.state["params"], sort_keys=True)
     return {
         "kiln_version": __version__,
         "epoch": model.state["epoch"],
         "step": model.state["step"],
         "metrics": dict(gate.metrics),  # the snapshot's
-        "file_metrics": dict(proof.metrics),
+        "file_metrics": proof.metrics,
         "precision": precision,
         "params_digest": hashlib.sha256(resolved.encode()).hexdigest(),
-        "fingerprint": fingerprint(model.network, precision),
+        "fingerprint": fingerprint(model.network, path, precision),
         "golden": golden_vectors([image.encoded for image in golden], embeddings, model.preprocessing,
-                                 NEAR[precision].replayed),
+                                 TOLERANCES[precision].replayed),
         **({"class_names": model.state["class_names"]} if model.logits else {}),
     }
 
 
 def tables(exported: Exported) -> Iterator[str]:
     """What was compared and measured, for people."""
-    metric = exported.gate.metric
-    yield f"{'batch size':<12}{'cosine':>12}{'largest difference':>22}"
-    for agreement in exported.proof.agreements:
-        yield f"{agreement.batch_size:<12}{agreement.cosine:>12.7f}{agreement.max_abs:>22.1e}"
-    if metric is None:
-        yield "no metric: the run has no evaluator"
-        return
-    yield f"{'metric':<12}{'snapshot':>12}{'file':>22}"
-    yield f"{metric:<12}{exported.gate.metrics[metric]:>12.6f}{exported.proof.metrics[metric]:>22.6f}"
+    from trainer.export_table import cost_table, proof_table, threshold_table
+
+    yield from proof_table(exported.gate, exported.proof)
     if exported.cost:
         yield from cost_table(exported.cost)
     if exported.thresholds:
         yield from threshold_table(exported.thresholds)
-
-
-def cost_table(cost: "Cost") -> Iterator[str]:
-    """What the lower precision is worth beside float32, on this machine, for people."""
-    yield f"{'':<12}{'fp32':>12}{'file':>22}{'ratio':>10}"
-    rows = {"megabytes": tuple(size / 1e6 for size in cost.sizes)}
-    rows |= {f"ms, batch {size}": (1e3 * exact, 1e3 * lower) for size, (exact, lower) in cost.seconds.items()}
-    for what, (exact, lower) in rows.items():
-        yield f"{what:<12}{exact:>12.2f}{lower:>22.2f}{lower / exact:>10.2f}"
-    yield f"layers left in float32: {len(cost.kept)} of {cost.layers}"
-    for layer in cost.kept:
-        yield f"  {layer.name} (cosine {layer.cosine:.6f} with this layer alone at the lower precision)"
-
-
-def threshold_table(said: Mapping[str, Any]) -> Iterator[str]:
-    """Thresholds, what they accept, and on how many pairs that rests, for people."""
-    yield f"{'level':<12}{'threshold':>12}{'FAR (95 % interval)':>36}{'TAR (95 % interval)':>36}"
-    for name in LEVELS:
-        level = said[name]
-        if "threshold" not in level:
-            yield f"{name:<12}needs {level['needs']} impostors, has {level['has']}"
-            continue
-        far, tar = (f"{level[rate]:.4g} ({', '.join(f'{end:.4g}' for end in level[f'{rate}_interval'])})"
-                    for rate in ("far", "tar"))
-        yield f"{name:<12}{level['threshold']:>12.6f}{far:>36}{tar:>36}"
-    yield f"pairs: {said['genuine']} genuine, {said['impostors']} impostors, {said['split']}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,9 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run = RunDirectory(arguments.run_dir)
         model = trained(run, arguments.snapshot)
-        exported = export(model, arguments)
-        run.append_metrics({"epoch": model.state["epoch"], "step": model.state["step"], "export": exported.path.name,
-                            "precision": arguments.precision, "metrics": dict(exported.proof.metrics)})
+        exported = export(run, model, arguments)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         if not hasattr(error, "exit_code"):  # not a user's mistake: the traceback is wanted
             raise
@@ -248,22 +231,30 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _complaints(given: argparse.Namespace) -> Iterator[str]:
     """What is wrong with the arguments."""
-    output, repository, drop = given.output, given.triton_repository, given.max_metric_drop
+    drop = given.max_metric_drop
+    if not given.run_dir.is_dir():
+        yield f"--run_dir {given.run_dir}: no such folder"
+    yield from _wrong_places(given.output, given.triton_repository)
+    if given.model_name and not given.triton_repository:
+        yield "--model_name: goes with --triton_repository"
     name = given.model_name or given.run_dir.resolve().name
-    wrong = {
-        f"--run_dir {given.run_dir}: no such folder": not given.run_dir.is_dir(),
-        f"--output {output}: no such folder {output and output.parent}": output and not output.parent.is_dir(),
-        f"--output {output}: a file expected, this is a folder": output and output.is_dir(),
-        f"--triton_repository {repository}: no such folder": repository and not repository.is_dir(),
-        "--model_name: goes with --triton_repository": given.model_name and not repository,
-        f"--model_name {name}: letters, digits, -, _ and . expected, and no . first":
-            repository and not re.fullmatch(MODEL_NAME, name),
-        f"--max_metric_drop {drop}: a number from 0 expected": drop is not None and not 0 <= drop < math.inf,
-        "--max_metric_drop: goes with --precision fp16 or int8; fp32 keeps the metric":
-            drop is not None and given.precision == "fp32",
-    }
-    return (complaint for complaint, is_so in wrong.items() if is_so)
+    if given.triton_repository and not re.fullmatch(MODEL_NAME, name):
+        yield f"--model_name {name}: letters from a to z, digits, -, _ and . expected, and no . first"
+    if drop is not None and not 0 <= drop < math.inf:
+        yield f"--max_metric_drop {drop}: a number from 0 expected"
+    if drop is not None and given.precision == "fp32":
+        yield "--max_metric_drop: goes with --precision fp16 or int8; fp32 keeps the metric"
+
+
+def _wrong_places(output: Path | None, repository: Path | None) -> Iterator[str]:
+    if output and not output.parent.is_dir():
+        yield f"--output {output}: no such folder {output.parent}"
+    if output and output.is_dir():
+        yield f"--output {output}: a file expected, this is a folder"
+    if repository and not repository.is_dir():
+        yield f"--triton_repository {repository}: no such folder"
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is not proven yet goes
     sys.exit(main())

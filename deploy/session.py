@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +54,9 @@ def read_metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str
         raise ModelError(f"{path}: metadata are no JSON; give a file that Kiln exported") from error
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on, which in a container can be fewer than the machine's."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _open_best(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -82,7 +80,7 @@ def _open(path: Path, providers: list[str], threads: int) -> onnxruntime.Inferen
         return onnxruntime.InferenceSession(
             str(path), options, providers=[(name, OPTIONS.get(name, {})) for name in providers])
     except Exception as error:  # onnxruntime's errors have no class in common
-        raise ModelError(f"{path}: onnxruntime cannot open it: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from error
 
 
 def _preload() -> str:

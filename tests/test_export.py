@@ -16,7 +16,7 @@ import train
 from data.archive import Meta, Record, open_archive, write_archive
 from deploy import FeatureExtractor, __version__
 from deploy.selftest import replay
-from trainer.proof import LEVELS
+from trainer.proof import TOLERANCES
 from trainer.snapshot import load_snapshot, save_snapshot
 
 CPU = ["CPUExecutionProvider"]
@@ -228,7 +228,7 @@ def test_a_file_of_lower_precision_says_so_and_what_it_costs(reid_run, exported,
     extractor = FeatureExtractor(path, providers=CPU)
     said = extractor.metadata
     assert said["precision"] == precision and said["fingerprint"] != exact.metadata["fingerprint"]
-    assert said["golden"]["least_cosine"] == LEVELS[precision].replayed and replay(extractor).passed
+    assert said["golden"]["least_cosine"] == TOLERANCES[precision].replayed and replay(extractor).passed
     assert said["thresholds"]["genuine"] == 6
     megabytes, *milliseconds, kept = [line for line in printed.out.splitlines()
                                       if line.startswith(("megabytes", "ms, batch", "layers left"))]
@@ -303,7 +303,8 @@ def test_an_evaluator_of_the_users_may_give_numpys_numbers(run, edit, monkeypatc
     (["--run_dir", ".", "--precision", "int8", "--max_metric_drop", "nan"], "--max_metric_drop nan: a number from 0"),
     (["--run_dir", ".", "--triton_repository", "absent"], "--triton_repository absent: no such folder"),
     (["--run_dir", ".", "--triton_repository", ".", "--output", "a.onnx"], "not allowed with argument"),
-    (["--run_dir", ".", "--triton_repository", ".", "--model_name", "a/b"], "--model_name a/b: letters, digits"),
+    (["--run_dir", ".", "--triton_repository", ".", "--model_name", "a/b"], "--model_name a/b: letters from a to z"),
+    (["--run_dir", ".", "--triton_repository", ".", "--model_name", "réid"], "--model_name réid: letters from a to z"),
     (["--run_dir", ".", "--model_name", "reid"], "--model_name: goes with --triton_repository"),
     (["--run_dir", ".", "--input_format", "nchw"], "invalid choice: 'nchw'"),
 ])

@@ -21,8 +21,8 @@ from params.reader import Loaded
 from trainer import build, ranks
 from trainer.run import RunDirectory
 from trainer.service import PATIENCE, RunFailed
-from trainer.sentinel import TrainingError
-from trainer.session import first_line, log_to, owned, train_run
+from trainer.sentinel import TrainingError, first_line
+from trainer.session import log_to, owned, train_run
 from trainer.stop import Stopped, StopSignal
 
 log = logging.getLogger("kiln")

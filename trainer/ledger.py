@@ -1,11 +1,17 @@
 """Which epoch is the best, and proof that best.pth is that epoch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.files import write_whole
 from trainer.snapshot import SnapshotError, State, digest, load_snapshot, save_snapshot
+
+
+def monitored(metrics: Mapping[str, float], monitor: str | None) -> str:
+    """The metric by which the best is chosen: the one asked for, else the first."""
+    return monitor or next(iter(metrics))
 
 
 class Ledger:
@@ -60,7 +66,7 @@ class Ledger:
         return self._sign * metrics[metric] > self._sign * self._entries[self._best_epoch][metric]
 
     def _metric(self) -> str:
-        return self._monitor or next(iter(next(iter(self._entries.values()))))
+        return monitored(next(iter(self._entries.values())), self._monitor)
 
     def _write(self) -> None:
         entries = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in sorted(self._entries.items())]

@@ -1,6 +1,7 @@
 """A trained network as one ONNX file, which holds all that a reader must know of it."""
 
 import copy
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -68,6 +69,16 @@ def write_onnx(network: nn.Module, path: str | Path, preprocessing: Preprocessin
 def describe(path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Add what a written file says of itself, as JSON strings; whole or not at all, and the graph as it was."""
     _write(onnx.load(path), Path(path), metadata)
+
+
+def fingerprint(network: nn.Module, path: str | Path, precision: str) -> str:
+    """sha256 over what embeddings depend on: all weights by name and, below fp32, precision and graph of the file."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode() + weight.contiguous().numpy().tobytes())
+    if precision != "fp32":
+        digest.update(precision.encode() + onnx.load(path).graph.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _write(model: onnx.ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A float32 ONNX file at a lower precision: float16, or int8 by calibration, both by onnxruntime's converters."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,13 +10,15 @@ import numpy as np
 import onnx
 import onnx_ir
 import onnxruntime
+from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx_ir.passes import InPlacePass, Sequential, common
 from onnxruntime.quantization import (
     CalibrationDataReader, QuantType, create_calibrator, quant_pre_process, quantize_static)
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from deploy.files import write_whole
+from deploy.files import explained, write_whole
+from trainer.proof import LEAST_SCALE, cosines
 
 Lower = Literal["fp16", "int8"]
 
@@ -36,23 +39,37 @@ class Sensitivity(NamedTuple):
     """What a layer alone costs at the lower precision."""
 
     name: str
-    cosine: float  # of the embeddings to the exact ones, mean over images
+    likeness: float  # of all outputs to the exact ones
+
+
+def likeness(exact: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> float:
+    """The mean cosine of rows, or what is like it of one number an image, in the output that is farthest off.
+
+    1 = the same; -1 also where something is not finite.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        alike = [cosines(value, found[name]).mean() if value.ndim > 1 else _alike(value, found[name])
+                 for name, value in exact.items()]
+    return float(np.nan_to_num(alike, nan=-1).clip(-1, 1).min())
 
 
 class Lowered:
     """A float32 file, to be written at a lower precision with none or some of its layers left as they are.
 
-    `tensors` are calibration images as the graph takes them. What is made on the way is left beside the exact file.
+    `tensors` are calibration images as the graph takes them. Intermediate files stay in the exact file's folder.
+    What writes raises DiskError.
     """
 
     def __init__(self, exact: Path, precision: Lower, tensors: np.ndarray) -> None:
+        self.precision = precision
         self._exact, self._tensors, self._folder = exact, tensors, exact.parent
         self._prepared = self._folder / "prepared.onnx"
-        # Symbolic inference is for transformers without shapes, which ours have, and knows no Expand of them.
-        quant_pre_process(exact, self._prepared, skip_symbolic_shape=True)
-        # Where a network sees an image twice, that has given each layer weights for either time.
-        once = _passed(onnx.load(self._prepared), common.DeduplicateHashedInitializersPass())
-        onnx.save(once, self._prepared)
+        with _written(self._prepared):
+            # Symbolic inference is for transformers without shapes, which ours have, and knows no Expand of them.
+            quant_pre_process(exact, self._prepared, skip_symbolic_shape=True)
+            # Where a network sees an image twice, that has given each layer weights for either time.
+            once = _passed(onnx.load(self._prepared), common.DeduplicateHashedInitializersPass())
+            onnx.save(once, self._prepared)
         self._nodes = _layers(once.graph)
         self._ranges = self._folder / "ranges.json"
         self._ranges.unlink(missing_ok=True)  # those of other images
@@ -81,16 +98,16 @@ class Lowered:
     def sensitivities(self) -> list[Sensitivity]:
         """What each layer costs, the most sensitive first."""
         images = self._tensors[::-(-len(self._tensors) // SENSED)]
-        exact = _embeddings(onnx.load(self._exact), images)
+        exact = _outputs(onnx.load(self._exact), images)
         found = []
         for layer in self.layers:
             alone = self._model([other for other in self.layers if other != layer])
-            cosines = (exact * _embeddings(alone, images)).sum(axis=1)
-            found.append(Sensitivity(layer, float(cosines.mean(dtype=np.float64))))
-        return sorted(found, key=lambda sensitivity: sensitivity.cosine)
+            found.append(Sensitivity(layer, likeness(exact, _outputs(alone, images))))
+        return sorted(found, key=lambda layer: layer.likeness)
 
     def _model(self, kept: Collection[str]) -> ModelProto:
-        model = self._convert([node for layer in kept for node in self._nodes[layer]])
+        with _written(self._prepared):
+            model = self._convert([node for layer in kept for node in self._nodes[layer]])
         # In order, without what nothing reads, and without the operator sets that onnxruntime names for no node.
         return _passed(model, common.TopologicalSortPass(), common.RemoveUnusedNodesPass(),
                        common.RemoveUnusedOpsetsPass())
@@ -142,6 +159,16 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._left, None)
         return None if batch is None else {"images": batch}
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """DiskError where files beside `path` cannot be written, which onnx may notice only when it reads them again."""
+    with explained(path):
+        try:
+            yield
+        except DecodeError as error:
+            raise RuntimeError(f"a file beside it came out damaged: {error}") from error
 
 
 def _layers(graph: GraphProto) -> dict[str, list[str]]:
@@ -208,7 +235,13 @@ def _passed(model: ModelProto, *passes: InPlacePass) -> ModelProto:
     return passed
 
 
-def _embeddings(model: ModelProto, tensors: np.ndarray) -> np.ndarray:
+def _outputs(model: ModelProto, tensors: np.ndarray) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(["embeddings"], {"images": tensors})[0]
-    return found
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": tensors}), strict=True))
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> float:
+    """1 less half the squared relative difference of (N,) and (N,), which cosines of vectors are."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return 1 - float(np.square(a - b).mean() / max(np.square(a).mean(), LEAST_SCALE ** 2)) / 2

@@ -11,14 +11,15 @@ from trainer import ranks
 from trainer.output import deployed
 from trainer.sentinel import TrainingError
 
-Said = Mapping[str, np.ndarray]  # "embeddings" (B, E); "logits" (B, K), "margins" and "norms" (B,) where there are any
-Run = Callable[[np.ndarray], Said]  # (B, H, W, 3) uint8 RGB -> what is said of them
+# "embeddings" (B, E); "logits" (B, K), "margins" and "norms" (B,) where there are any
+Outputs = Mapping[str, np.ndarray]
+Infer = Callable[[np.ndarray], Outputs]  # of (B, H, W, 3) uint8 RGB
 
 
-def run_network(network: nn.Module, *, logits: bool, device: torch.device | str = "cpu") -> Run:
-    """A network as a Run: in evaluation mode and float32, as its exported file computes; its own mode is put back."""
+def run_network(network: nn.Module, *, logits: bool, device: torch.device | str = "cpu") -> Infer:
+    """Infer by a network: in evaluation mode and float32, as its exported file does; its own mode is put back."""
     @torch.no_grad()
-    def run(pixels: np.ndarray) -> Said:
+    def infer(pixels: np.ndarray) -> Outputs:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         training = network.training
         network.eval()
@@ -28,21 +29,22 @@ def run_network(network: nn.Module, *, logits: bool, device: torch.device | str 
             network.train(training)
         return {name: value.cpu().numpy() for name, value in deployed(output, logits=logits).items()}
 
-    return run
+    return infer
 
 
-def predict(run: Run, batches: Iterable[Batch | None], between: Callable[[], None] = lambda: None) -> Predictions:
-    """What is said of every batch in turn; `between` is called before each. TrainingError: not finite.
+def predict(infer: Infer, batches: Iterable[Batch | None], between: Callable[[], None] = lambda: None) -> Predictions:
+    """The outputs of every batch in turn; `between` is called before each. TrainingError: not finite.
 
-    Several ranks each give their batches, and None where others have one more; each gets what is said of all.
+    Several ranks each give their batches, and None where others have one more; each gets those of all.
     """
     parts = []
     for batch in batches:
         between()
         if batch is not None:
-            parts.append((run(batch.images.permute(0, 2, 3, 1).numpy()), batch.labels.numpy(), batch.cameras.numpy()))
-    said, labels, cameras = zip(*ranks.in_order(parts), strict=True)
-    whole = joined(said)
+            outputs = infer(batch.images.permute(0, 2, 3, 1).numpy())
+            parts.append((outputs, batch.labels.numpy(), batch.cameras.numpy()))
+    of_all, labels, cameras = zip(*ranks.in_order(parts), strict=True)
+    whole = joined(of_all)
     if not np.isfinite(whole["embeddings"]).all():
         raise TrainingError("evaluation: the embeddings are not finite; lower lr.base_lr and lr.fc_lr, or set "
                             "gradient_clip; the last good snapshot is kept")
@@ -50,6 +52,6 @@ def predict(run: Run, batches: Iterable[Batch | None], between: Callable[[], Non
                        whole.get("margins"), whole.get("norms"))
 
 
-def joined(said: Sequence[Said]) -> dict[str, np.ndarray]:
-    """What is said of several batches, as of one."""
-    return {name: np.concatenate([part[name] for part in said]) for name in said[0]}
+def joined(outputs: Sequence[Outputs]) -> dict[str, np.ndarray]:
+    """The outputs of several batches, as of one."""
+    return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}

@@ -70,6 +70,13 @@ class Collapse:
                 epoch, step, spread)
 
 
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory; lower batch_size and raise gradient_accumulation, or set precision to bf16"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """An evaluation's values as plain floats, which snapshots hold; TrainingError when one is not finite."""
     plain = {name: float(value) for name, value in metrics.items()}

@@ -6,8 +6,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from deploy.files import DiskError
 from data.records import RunEval
 from params.reader import Loaded
@@ -20,7 +18,7 @@ from trainer.predict import run_network
 from trainer.record import Recorder
 from trainer.run import RunDirectory
 from trainer.scoring import scored_by_first
-from trainer.sentinel import TrainingError
+from trainer.sentinel import TrainingError, first_line
 from trainer.snapshot import load_snapshot
 from trainer.splits import Splits, predict_splits
 from trainer.stop import Stopped, StopSignal
@@ -115,13 +113,6 @@ def _initialise(training: Training, run: RunDirectory) -> None:
         log.info("%s", line)
     if training.averaged is not None:
         training.averaged.module.load_state_dict(training.network.state_dict())
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory; lower batch_size and raise gradient_accumulation, or set precision to bf16"
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 
 from deploy.files import write_whole
+from trainer.sentinel import first_line
 
 FORMAT = "kiln-snapshot-1"
 
@@ -46,7 +47,7 @@ def load_snapshot(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports a damaged file in half a dozen ways
-        raise SnapshotError(f"{path}: not a readable snapshot: {str(error).splitlines()[0]}") from None
+        raise SnapshotError(f"{path}: not a readable snapshot: {first_line(error)}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SnapshotError(f"{path}: not a snapshot of this version of Kiln (expected {FORMAT})")
     return cast(State, state)

@@ -14,7 +14,7 @@ from data.records import DataError, Predict, Predictions
 from deploy.preprocess import opened
 from params.schema import Params
 from trainer import build, ranks
-from trainer.predict import Run, predict
+from trainer.predict import Infer, predict
 
 
 class Splits:
@@ -24,7 +24,7 @@ class Splits:
     """
 
     def __init__(self, folders: str | Sequence[str]) -> None:
-        self._folders = [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)]
+        self.folders = [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)]
         self.archive = cache(self._open)
 
     def has(self, split: str) -> bool:
@@ -40,15 +40,15 @@ class Splits:
         return self.archive(split).class_names
 
     def _paths(self, split: str) -> list[Path]:
-        return [path for path in (folder / f"{split}.lmdb" for folder in self._folders) if path.is_file()]
+        return [path for path in (folder / f"{split}.lmdb" for folder in self.folders) if path.is_file()]
 
     def _open(self, split: str) -> Images:
-        for folder in self._folders:
+        for folder in self.folders:
             if not any(folder.glob("*.lmdb")):
                 raise self._lacks(folder, split)
         paths = self._paths(split)
         if not paths:
-            raise self._lacks(self._folders[0], split)
+            raise self._lacks(self.folders[0], split)
         if split == "train" and len(paths) > 1:
             return Joint([open_archive(path) for path in paths])
         archive = open_archive(paths[0])
@@ -69,9 +69,9 @@ class Splits:
 
 
 def predict_splits(
-    splits: Splits, params: Params, run: Run, between: Callable[[], None] = lambda: None,
+    splits: Splits, params: Params, infer: Infer, between: Callable[[], None] = lambda: None,
 ) -> Predict:
-    """split name -> Predictions of what `run` says; `between` is called before each batch.
+    """split name -> Predictions of what `infer` gives; `between` is called before each batch.
 
     Of several ranks each predicts its share, and calls `between` as often as the others.
     """
@@ -82,6 +82,6 @@ def predict_splits(
             workers=params.num_preprocess_workers, start_method=params.worker_start, share=share)
         rounds = -(-len(archive) // (params.batch_size * share.ranks))
         in_step = (batch for _, batch in zip_longest(range(rounds), batches))
-        return predict(run, in_step, between)
+        return predict(infer, in_step, between)
 
     return of

@@ -1,5 +1,7 @@
 """Files of lower precision: real onnxruntime, on small networks of every kind."""
 
+import resource
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,12 +10,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from deploy.files import DiskError
 from deploy.preprocess import Preprocessing
-from trainer.onnx_writer import write_onnx
+from trainer.onnx_writer import describe, fingerprint, write_onnx
 from trainer.output import Output
-from trainer.precision import Lowered
+from trainer.precision import Lowered, likeness
 from trainer.predict import run_network
-from trainer.proof import LEVELS, prove
+from trainer.proof import TOLERANCES, prove
 
 SIZE = Preprocessing(64, 32)
 
@@ -26,9 +29,9 @@ def pixels():
 
 
 class Small(nn.Module):
-    """Four layers, of which `convolution.2` has a weight for a channel that is always 0, as large as asked for."""
+    """Five layers; `convolution.2` and `classifier` have weights for a channel that is always 0, as large as asked."""
 
-    def __init__(self, outlier=1.0, scale=1.0):
+    def __init__(self, outlier=1.0, scale=1.0, deciding=None):
         super().__init__()
         torch.manual_seed(0)
         self.convolution = nn.Sequential(
@@ -41,6 +44,9 @@ class Small(nn.Module):
             self.convolution[2].weight[:, 0] = outlier
             self.convolution[2].weight *= scale
             self.convolution[4].weight /= scale
+            if deciding:
+                self.neck.weight[0] = self.neck.bias[0] = 0
+                self.classifier.weight[:, 0] = deciding
 
     def forward(self, images):
         features = self.convolution((images.float() - 120) / 60).mean(dim=(2, 3))
@@ -80,7 +86,7 @@ def make_network(make_embedder, pixels):
 
 
 SIMPLE = {"small": Small, "attention": Attention, "outlier": lambda: Small(outlier=1e4),
-          "large": lambda: Small(scale=1e6)}
+          "large": lambda: Small(scale=1e6), "deciding": lambda: Small(deciding=1e5)}
 GATED = {"mirrored": {"flip": True}, "parts": {"parts": 2, "margin": {"type": "nn"}}}
 LAYERS = {"small": 5, "attention": 7, "mirrored": 53, "parts": 54}
 
@@ -123,10 +129,10 @@ def test_every_kind_of_network_comes_near_to_itself(make_network, lower, pixels,
     lowered, path = lower(name, precision), tmp_path / "lower.onnx"
     assert len(lowered.layers) == LAYERS[name]  # a mirrored image is seen by the same ones
     lowered.write(path)
-    level = LEVELS[precision]
+    tolerance = TOLERANCES[precision]
     if name in GATED:  # what has many layers and random weights says next to nothing
-        level = level._replace(cosine=0.8, relative=1)
-    prove(run_network(make_network(name), logits=True), by_file(path), pixels, level=level)
+        tolerance = tolerance._replace(cosine=0.8, relative=1)
+    prove(run_network(make_network(name), logits=True), by_file(path), pixels, tolerance)
     exact, found = onnx.load(tmp_path / "exact.onnx"), onnx.load(path)
     for before, after in zip((*exact.graph.input, *exact.graph.output), (*found.graph.input, *found.graph.output),
                              strict=True):
@@ -178,7 +184,7 @@ def test_what_float16_cannot_hold_stays_in_float32(lower, make_network, tmp_path
         (16, 3, 5, 5): TensorProto.FLOAT16, (16, 16, 3, 3): TensorProto.FLOAT, (24, 16, 3, 3): TensorProto.FLOAT,
         (8, 24): TensorProto.FLOAT16, (5, 8): TensorProto.FLOAT16}
     by_network = run_network(make_network("large"), logits=True)
-    prove(by_network, by_file(tmp_path / "lower.onnx"), pixels, level=LEVELS["fp16"])
+    prove(by_network, by_file(tmp_path / "lower.onnx"), pixels, TOLERANCES["fp16"])
 
 
 def test_float16_scales_pixels_and_vectors_in_float32(lower, tmp_path, pixels):
@@ -197,7 +203,7 @@ def test_the_layer_that_was_made_sensitive_is_found_and_left_out_first(lower, ma
     assert lowered.layers == ("convolution.0", "convolution.2", "convolution.4", "neck", "classifier")
     found = lowered.sensitivities()
     assert [layer.name for layer in found][0] == "convolution.2"
-    assert found[0].cosine < 0.99 < 0.999 < found[1].cosine
+    assert found[0].likeness < 0.99 < 0.999 < found[1].likeness
     names = [[layer.name for layer in kept] for kept in lowered.choices()]
     assert names == [[], ["convolution.2"], [layer.name for layer in found[:2]]]
     expected = run_network(make_network("outlier"), logits=True)(pixels)["embeddings"]
@@ -207,3 +213,41 @@ def test_the_layer_that_was_made_sensitive_is_found_and_left_out_first(lower, ma
         said = by_file(tmp_path / "lower.onnx")(pixels)["embeddings"]
         cosines[len(kept)] = (said * expected).sum(axis=1).min()
     assert cosines[0] < 0.99 < 0.999 < cosines[1]
+
+
+def test_a_layer_that_only_spoils_logits_is_found_too(lower):
+    found = lower("deciding", "int8").sensitivities()
+    assert found[0].name == "classifier" and found[0].likeness < 0.5 < 0.99 < found[1].likeness
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    ("embeddings", [[0, 2], [3, 0]], 0.5), ("logits", [[1, 1], [1, 1]], 0.5 ** 0.5), ("margins", [1.2, 1.2], 0.98),
+    ("margins", [np.nan, 1], -1), ("logits", [[np.inf, 0], [0, 1]], -1), ("margins", [1, 1], 1)])
+def test_what_is_alike_is_told_by_the_worst_output(name, value, expected):
+    exact = {"embeddings": np.array([[0, 1], [0, 1]]), "logits": np.eye(2), "margins": np.ones(2)}
+    assert likeness(exact, {**exact, name: np.array(value)}) == pytest.approx(expected)
+
+
+def test_files_of_a_lower_precision_have_fingerprints_of_their_own(lower, tmp_path):
+    lowered, path = lower("small", "int8"), tmp_path / "lower.onnx"
+    exact = fingerprint(Small(), tmp_path / "exact.onnx", "fp32")
+    assert exact != fingerprint(Small(outlier=2), tmp_path / "exact.onnx", "fp32")
+    found = {exact}
+    for kept in ([], ["neck"]):
+        lowered.write(path, kept)
+        found |= {fingerprint(Small(), path, "int8"), fingerprint(Small(outlier=2), path, "int8")}
+    assert len(found) == 5
+    describe(path, {"epoch": 3})
+    assert fingerprint(Small(), path, "int8") in found
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_disk_that_takes_no_more_is_told_in_one_line(lower, tmp_path, precision):
+    lowered = lower("small", precision)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=r"^[^\n]*prepared\.onnx: cannot be written: [^\n]+$"):
+            lowered.write(tmp_path / "lower.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
