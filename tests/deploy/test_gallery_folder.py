@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import random
@@ -9,12 +11,14 @@ import sys
 import threading
 import tracemalloc
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy import Gallery, GalleryError
+from deploy.gallery.folder import check_place
 
 SCRIPT = Path(__file__).with_name("numbered_galleries.py")
 numbered, number_of = map(runpy.run_path(SCRIPT).get, ("numbered", "number_of"))
@@ -226,6 +230,93 @@ def test_an_edit_that_fails_saves_nothing(folder):
     assert number_of(Gallery.load(folder)) == 1
 
 
+def test_a_thread_that_edits_a_folder_twice_is_told_so_and_can_go_on(folder):
+    (folder.parent / "link").symlink_to(folder)
+    told = f"^{folder.parent}/(people|link): this thread is editing it; let it be saved by the end of that block$"
+    with Gallery.edit(folder) as gallery:
+        gallery.add(drawn(1), ["new"])
+        for again in (folder, folder.parent / "link"):
+            with pytest.raises(GalleryError, match=told):
+                gallery.save(again)
+            with pytest.raises(GalleryError, match=told), Gallery.edit(again):
+                pytest.fail("this would wait for itself")
+        gallery.save(folder.parent / "copy")
+    gallery.save(folder)
+    for place in (folder, folder.parent / "copy"):
+        assert "new" in Gallery.load(place)
+
+
+def test_a_child_forked_in_an_edit_does_not_keep_others_out_after_it(folder):
+    stop, tell_stop = os.pipe()
+    with Gallery.edit(folder):
+        child = os.fork()
+        if not child:
+            os.close(tell_stop)
+            os.read(stop, 1)  # until the other end is closed
+            os._exit(0)
+    try:
+        with (folder / "gallery.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(tell_stop)
+        os.waitpid(child, 0)
+        os.close(stop)
+
+
+def test_two_may_make_the_first_gallery_of_a_folder_at_the_same_time(tmp_path):
+    made = set()
+    for line in count():  # of the look at the folder, before which the other one saves
+        folder, lines = tmp_path / str(line), iter(range(line))
+
+        def watch(frame, event, _, folder=folder, lines=lines):
+            if frame.f_code is not check_place.__code__:
+                return None
+            if event == "line" and next(lines, None) is None and folder not in made:
+                made.add(folder)
+                numbered(1).save(folder)
+            return watch
+
+        sys.settrace(watch)
+        try:
+            numbered(2).save(folder)
+        finally:
+            sys.settrace(None)
+        assert number_of(Gallery.load(folder)) == 2
+        if folder not in made:
+            break
+    assert len(made) > 2
+
+
+def test_a_gallery_in_a_folder_that_cannot_be_opened_is_saved(folder, monkeypatch):
+    usual = os.open
+
+    def refuse(path, *arguments):
+        if Path(path) == folder.parent:  # as the kernel does for others than root, where it is rwx--x--x
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    numbered(2).save(folder)
+    assert number_of(Gallery.load(folder)) == 2
+
+
+def test_a_disk_that_fails_once_the_gallery_is_replaced_is_told_as_it_is(folder, monkeypatch):
+    usual = os.replace
+
+    def replace_and_fail(*paths):
+        def fail(_):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        usual(*paths)
+        monkeypatch.setattr(os, "fsync", fail)
+
+    monkeypatch.setattr(os, "replace", replace_and_fail)
+    with pytest.raises(GalleryError, match="Input/output error; a gallery in it is whole, the one before or this one$"):
+        numbered(2).save(folder)
+    assert number_of(Gallery.load(folder, verify=True)) == 2
+    assert len(files_of(folder)) == 7
+
+
 def test_a_full_disk_keeps_the_old_gallery_and_leaves_nothing_else(folder):
     large = Gallery("5eed" * 16, DIM)
     large.add(drawn(5000), [str(i) for i in range(5000)])
@@ -239,6 +330,14 @@ def test_a_full_disk_keeps_the_old_gallery_and_leaves_nothing_else(folder):
     assert number_of(Gallery.load(folder, verify=True)) == 1
     assert sorted(path.name for path in folder.iterdir())[:2] == ["gallery.json", "gallery.lock"]
     assert len(files_of(folder)) == 7
+
+
+def test_directories_of_the_user_s_beside_generations_are_left_alone(folder):
+    for name in ("generation-2024", "generation-" + "f" * 31, "generation-" + "f" * 33):
+        (folder / name).mkdir()
+        (folder / name / "photo.jpg").write_bytes(b"?")
+    numbered(2).save(folder)
+    assert len([*folder.glob("generation-*/photo.jpg")]) == 3
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
