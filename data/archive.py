@@ -43,15 +43,13 @@ class Images(Protocol):
 
     labels: np.ndarray  # (N,) int64, 0..K-1; -1 = junk
     cameras: np.ndarray  # (N,) int64; -1 where the source has none
+    checksums: np.ndarray  # (N,) uint32, of the encoded images
     class_names: list[str]  # K of them
 
     def __len__(self) -> int: ...
 
     def read(self, i: int) -> bytes:
         """The encoded image i; DataError when it is damaged."""
-
-    def original_path(self, i: int) -> str:
-        """Where image i came from, relative to its source's root."""
 
     def where(self, i: int) -> str:
         """Image i for people: file, record and original path."""
@@ -69,7 +67,7 @@ class Archive:
         try:
             self._file = SealedFile(path)
             self._seal, self.source, self.split, self.class_names, _ = self._file.header
-            self.labels, self.cameras, self.sequences, self._checksums = (
+            self.labels, self.cameras, self.sequences, self.checksums = (
                 self._file.column(name) for name in ("labels", "cameras", "sequences", "checksums"))
         except SealedError as error:
             raise _refusal(f"{path}: {error}", path) from error
@@ -91,7 +89,7 @@ class Archive:
         if not 0 <= i < len(self):
             raise IndexError(f"{self.path}: record {i} of {len(self)}")
         try:
-            return self._file.read(record_key(i), int(self._checksums[i]))
+            return self._file.read(record_key(i), int(self.checksums[i]))
         except DamagedValue as error:
             raise _refusal(f"{self.where(i)} {error.complaint}", self.path, self.source) from error
         except SealedError as error:

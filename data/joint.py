@@ -24,6 +24,7 @@ class Joint:
                              [len(archive.class_names) for archive in archives])
         self.cameras = _apart([archive.cameras for archive in archives],
                               [int(archive.cameras.max()) + 1 for archive in archives])
+        self.checksums = np.concatenate([archive.checksums for archive in archives])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -38,11 +39,6 @@ class Joint:
         """The encoded image i, as its archive gives it."""
         archive, own = self._place(i)
         return archive.read(own)
-
-    def original_path(self, i: int) -> str:
-        """Where image i came from, as its archive gives it."""
-        archive, own = self._place(i)
-        return archive.original_path(own)
 
     def where(self, i: int) -> str:
         """Image i for people, by the archive that it is in."""
