@@ -1,19 +1,24 @@
 """Approximate search of galleries too large for exact search: inverted lists of faiss, and what they miss."""
 
-import os
+import struct
+import zlib
 from math import isqrt
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from .search import (Nearest, SearchError, check_embeddings, check_lengths, check_query, chosen_rows, nearest,
-                     similarities)
+from .files import DiskError, write_whole
+from .search import (Nearest, SearchError, check_count, check_embeddings, check_lengths, check_query, chosen_rows,
+                     nearest, similarities)
 
 PROBES = 64  # lists that a search looks into
 PROPOSED = 2  # times k rows of those lists, by their 8-bit copies; the best k of them by the gallery itself
 LEAST_OF_A_LIST, SAMPLE_OF_A_LIST = 39, 64  # rows from which its centre is learnt; below 39, faiss warns
 BLOCK = 16384  # rows that are copied at once
+COMPARED = 4096  # rows by which an index knows its gallery again, evenly spaced: to read all of them takes long
+HEAD = struct.Struct("<8sI")  # of a saved index: what it is, the checksum of those rows; faiss's own bytes follow
+KIND = b"kilnivf1"
 
 
 class ApproximateIndex:
@@ -47,31 +52,32 @@ class ApproximateIndex:
 
     @classmethod
     def load(cls, path: str | Path, gallery: np.ndarray) -> Self:
-        """The index that `save` wrote, for the gallery of which it was built."""
+        """The index that `save` wrote, for the gallery it was built from; SearchError where it is not that one.
+
+        Galleries of one shape are told apart by a sample of their rows: where few were changed it may miss those.
+        """
         check_embeddings("gallery", gallery)
-        faiss = _faiss()
-        if not Path(path).is_file():
-            raise SearchError(f"{path}: no such file")
-        try:
-            lists = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise SearchError(f"{path}: damaged, or not an index; build it again") from error
-        if not isinstance(lists, faiss.IndexIVFScalarQuantizer):
-            raise SearchError(f"{path}: an index of another kind, {type(lists).__name__}; build it again")
+        checksum, lists = _read(Path(path))
         if (lists.ntotal, lists.d) != gallery.shape:
             raise SearchError(f"{path}: made for a gallery of {lists.ntotal} x {lists.d}, "
                               f"this one is {' x '.join(map(str, gallery.shape))}; build it again")
-        return cls(np.asarray(gallery), lists)
+        gallery = np.asarray(gallery)
+        if _checksum(gallery) != checksum:
+            raise SearchError(f"{path}: made for a gallery of other rows; build it again")
+        return cls(gallery, lists)
 
     def save(self, path: str | Path) -> None:
-        """Write the index without the gallery; the file appears whole or not at all."""
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        """Write the index without the gallery; the file appears whole or not at all, and SearchError says why not."""
+        faiss = _faiss()
+
+        def write(file: BinaryIO) -> None:
+            file.write(HEAD.pack(KIND, _checksum(self.gallery)))
+            faiss.write_index(self._lists, faiss.PyCallbackIOWriter(file.write))
+
         try:
-            _faiss().write_index(self._lists, str(beside))
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+            write_whole(Path(path), write)
+        except DiskError as error:
+            raise SearchError(str(error)) from error
 
     def nearest(self, query: np.ndarray, k: int, *, among: np.ndarray | None = None,
                 probes: int = PROBES) -> Nearest:
@@ -80,8 +86,7 @@ class ApproximateIndex:
         `probes` of the lists are looked into: more find more and take longer.
         """
         check_query(query, self.gallery, k)
-        if probes < 1:
-            raise SearchError(f"probes: at least 1 expected, got {probes}")
+        check_count("probes", probes)
         faiss = _faiss()
         selector, count = None, len(self.gallery)
         if among is not None:
@@ -108,6 +113,27 @@ def _best(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray, k: int) -> N
     found[queries, columns] = similarities(query, gallery, queries, rows[queries, columns])
     order = np.lexsort((rows, -found))[:, :k]
     return Nearest(np.take_along_axis(rows, order, axis=1), np.take_along_axis(found, order, axis=1))
+
+
+def _read(path: Path) -> tuple[int, Any]:
+    """The checksum of the gallery's rows, and the lists, of a saved index."""
+    faiss = _faiss()
+    try:
+        with path.open("rb") as file:
+            kind, checksum = HEAD.unpack(file.read(HEAD.size))
+            if kind == KIND:
+                return checksum, faiss.read_index(faiss.PyCallbackIOReader(file.read))
+    except OSError as error:
+        raise SearchError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (struct.error, RuntimeError):  # by RuntimeError faiss tells what it cannot read
+        pass
+    raise SearchError(f"{path}: damaged, or not an index; build it again")
+
+
+def _checksum(gallery: np.ndarray) -> int:
+    count = len(gallery)
+    rows = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64)
+    return zlib.crc32(np.ascontiguousarray(gallery.take(rows, axis=0)).data)
 
 
 def _rows(gallery: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -90,26 +90,32 @@ def test_a_saved_index_finds_the_same_over_a_mapped_gallery(index, query, galler
 
 
 def test_an_index_that_does_not_fit_or_is_damaged_is_refused_by_name(index, gallery, tmp_path):
-    import faiss
-
     path = tmp_path / "g.index"
-    with pytest.raises(SearchError, match=r"g\.index: no such file$"):
+    with pytest.raises(SearchError, match=r"g\.index: cannot be read: No such file or directory$"):
         ApproximateIndex.load(path, gallery)
     index.save(path)
     with pytest.raises(SearchError, match=r"g\.index: made for a gallery of 3800 x 32, this one is 3799 x 32; build"):
         ApproximateIndex.load(path, gallery[1:])
+    for other in (gallery[::-1], np.roll(gallery, 1, axis=1), np.concatenate([gallery[:-1], gallery[:1]])):
+        with pytest.raises(SearchError, match=r"g\.index: made for a gallery of other rows; build it again$"):
+            ApproximateIndex.load(path, other)
     whole = path.read_bytes()
-    for end in (0, 50, len(whole) // 2, len(whole) - 1):
+    for end in (0, 11, 12, 50, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
         with pytest.raises(SearchError, match=r"g\.index: damaged, or not an index; build it again$"):
             ApproximateIndex.load(path, gallery)
-    faiss.write_index(faiss.IndexFlatIP(32), str(path))
-    with pytest.raises(SearchError, match=r"g\.index: an index of another kind, IndexFlatIP; build it again$"):
+    path.write_bytes(whole[12:])  # as faiss would write it alone
+    with pytest.raises(SearchError, match=r"g\.index: damaged, or not an index; build it again$"):
         ApproximateIndex.load(path, gallery)
 
 
+def test_an_index_that_cannot_be_saved_says_why(index, tmp_path):
+    with pytest.raises(SearchError, match=f"^{tmp_path}/absent/g.index: cannot be written: .* No such file or direct"):
+        index.save(tmp_path / "absent" / "g.index")
+
+
 def test_a_search_that_cannot_be_done_says_why(index, query):
-    with pytest.raises(SearchError, match="^probes: at least 1 expected, got 0$"):
+    with pytest.raises(SearchError, match="^probes: a whole number from 1 expected, got 0$"):
         index.nearest(query, 3, probes=0)
     with pytest.raises(SearchError, match="^query: at least 1 expected to measure recall, got none$"):
         index.recall(query[:0], 3)
