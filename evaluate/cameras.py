@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluate.protocol import Search
-from evaluate.ranking import BLOCK_BYTES, average_precision, ranks_of
+from evaluate.ranking import BLOCK_BYTES, average_precision, blocks, ranks_of
 
 
 class Cameras(NamedTuple):
@@ -24,9 +24,8 @@ def by_cameras(found: Search, *, block_bytes: int = BLOCK_BYTES) -> Cameras:
     numbers = [np.unique(cameras[cameras >= 0]) for cameras in (asking, shown)]
     elsewhere = [np.flatnonzero(shown != camera) for camera in numbers[1]]
     sums = np.zeros((3, len(numbers[0]), len(numbers[1])))  # of average precisions, of first hits, of queries
-    step = max(1, block_bytes // (8 * max(1, len(shown))))
-    for first in range(0, len(asking), step):
-        for query, row in enumerate(found.similarity[first:first + step], first):
+    for rows in blocks(len(asking), len(shown), block_bytes):
+        for query, row in enumerate(found.similarity[rows], rows.start):
             if asking[query] < 0:
                 continue
             positives, ignored = found.matches[query]

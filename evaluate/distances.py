@@ -41,6 +41,7 @@ class Cosine:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(Q, G)."""
         return len(self.query), len(self.gallery)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -57,6 +58,7 @@ class ShiftedAngle:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(Q, G)."""
         return self.cosine.shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:

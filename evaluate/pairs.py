@@ -9,7 +9,7 @@ import numpy as np
 from data.records import DataError
 from evaluate.distances import Cosine, unit
 from evaluate.protocol import Search
-from evaluate.ranking import JUNK
+from evaluate.ranking import JUNK, blocks
 
 LEVELS = {"far=1e-2": 1e-2, "far=1e-3": 1e-3, "far=1e-4": 1e-4}  # falling, so that thresholds rise
 
@@ -73,14 +73,12 @@ def _blocks(found: Search, block_bytes: int) -> Iterator[tuple[slice, np.ndarray
     """Some queries, and the bin of each of their pairs: (rows, G) int64."""
     query, gallery = found.query.embeddings, found.gallery.embeddings
     cosine = Cosine(unit(query, found.query_split), unit(gallery, found.gallery_split))
-    step = max(1, block_bytes // (8 * max(1, len(gallery))))
-    for first in range(0, len(query), step):
-        rows = slice(first, min(first + step, len(query)))
+    for rows in blocks(len(query), len(gallery), block_bytes):
         place = cosine[rows]
         place *= PER_UNIT
         place += PER_UNIT
         bins = place.astype(np.int64)  # towards 0: also what is below -1 by rounding is in bin 0
-        for number, row in enumerate(bins, first):
+        for number, row in enumerate(bins, rows.start):
             _mark(row, found, number)
         yield rows, bins
 
@@ -127,8 +125,10 @@ def _share(counts: np.ndarray, *, identities: int) -> tuple[float, list[float]]:
     """
     every, accepted = counts[counts[:, 0] > 0].T
     total, count = int(every.sum()), len(every)
-    share = float(accepted.sum() / total)
-    variance = float(np.sum((identities * (accepted - share * every) / total)**2)) * count / max(count - 1, 1)
+    whole, share = int(accepted.sum()), float(accepted.sum() / total)
+    # In Python's integers, since no rounding may look like a difference and int64 would overflow.
+    adds = (accepted.astype(object) * total - whole * every.astype(object)) / total**2
+    variance = float(np.sum((identities * adds.astype(np.float64))**2)) * count / max(count - 1, 1)
     trials = min(share * (1 - share) / variance, total / 2) if variance else count / identities
     return share, [_least(share, trials), 1 - _least(1 - share, trials)]
 

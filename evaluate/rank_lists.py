@@ -29,11 +29,11 @@ class RankList(NamedTuple):
     similarity: np.ndarray  # (k,)
 
 
-def rank_list(found: Search, query: int, k: int = NEAREST) -> RankList:
-    """The nearest k of a query; fewer where the gallery has no more that count."""
+def rank_list(found: Search, query: int) -> RankList:
+    """The NEAREST of a query; fewer where the gallery has no more that count."""
     similarity = found.similarity[query:query + 1][0]
     positives, ignored = found.matches[query]
-    rows = nearest(similarity, k, ignored)
+    rows = nearest(similarity, NEAREST, ignored)
     return RankList(query, rows, np.isin(rows, positives), similarity[rows])
 
 

@@ -18,7 +18,8 @@ class Similarity(Protocol):
     """A (Q, G) matrix of floats read by slices of rows, larger is nearer: an array, or computed when asked for."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(Q, G)."""
 
     def __getitem__(self, rows: slice, /) -> Any: ...
 
@@ -50,6 +51,13 @@ class Matches:
         return same[~seen], np.concatenate([self._junk, same[seen]])
 
 
+def blocks(queries: int, gallery: int, block_bytes: int) -> Iterator[slice]:
+    """Rows of a (Q, G) matrix of float64, as many at a time as fit into block_bytes, and one at the least."""
+    step = max(1, block_bytes // (8 * max(1, gallery)))
+    for first in range(0, queries, step):
+        yield slice(first, min(first + step, queries))
+
+
 def positive_ranks(similarity: Similarity, matches: Matches, *,
                    block_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
     """The ranks of each query's positives, query by query; an empty array for a query without one.
@@ -58,10 +66,8 @@ def positive_ranks(similarity: Similarity, matches: Matches, *,
     """
     if similarity.shape != matches.shape:
         raise ValueError(f"similarities are {similarity.shape}, labels and cameras {matches.shape} (Q, G)")
-    queries, gallery = matches.shape
-    step = max(1, block_bytes // (8 * max(1, gallery)))
-    for first in range(0, queries, step):
-        yield from _block_ranks(similarity[first:first + step], matches, first)
+    for rows in blocks(*matches.shape, block_bytes):
+        yield from _block_ranks(similarity[rows], matches, rows.start)
 
 
 def _block_ranks(block: np.ndarray, matches: Matches, first: int) -> Iterator[np.ndarray]:

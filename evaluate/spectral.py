@@ -31,6 +31,7 @@ class Spectral:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(Q, G)."""
         return self.cosine.shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:

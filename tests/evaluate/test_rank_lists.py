@@ -39,12 +39,11 @@ def test_a_rank_list_leaves_out_what_does_not_count_for_its_query(found):
     assert list(ranked.rows) == [1, 2, 4, 5]
     assert list(ranked.right) == [False, True, False, True]
     np.testing.assert_allclose(ranked.similarity, np.cos(np.radians([10, 20, 40, 50])), atol=1e-7)
-    assert list(rank_list(found, 0, k=2).rows) == [1, 2]
 
 
 def test_equal_similarities_rank_in_gallery_order(reid):
     found = market_search(reid(([[1, 0]], [4], [1]), ([[1, 0], [0, 1]] * 20, [4] * 40, [2] * 40)))
-    assert list(rank_list(found, 0, k=5).rows) == [0, 2, 4, 6, 8]
+    assert list(rank_list(found, 0).rows) == list(range(0, 20, 2))
 
 
 def test_an_image_is_not_on_its_own_list(splits):
