@@ -19,8 +19,8 @@ def run_eval(config: Mapping[str, Any], predict: Predict, *,
                         "train it with a classification loss")
     places = class_ranks(predictions.logits, predictions.labels, split)
     values = {f"top{k}": (places < k).astype(np.float64) for k in (1, 5)}
-    said = predictions.logits.argmax(axis=1)
-    return Scored("images", values, finest="top1", seen=Classified(split, predictions.labels, said))
+    predicted = predictions.logits.argmax(axis=1)
+    return Scored("images", values, ranked_by="top1", seen=Classified(split, predictions.labels, predicted))
 
 
 def class_ranks(logits: np.ndarray, labels: np.ndarray, split: str = "logits") -> np.ndarray:

@@ -29,7 +29,7 @@ def run_eval(
         "folds": float(len(accuracies)),
         "genuine": float(len(genuine)),
         "impostors": float(len(impostors)),
-    }, finest="accuracy")
+    }, ranked_by="accuracy")
 
 
 def fold_accuracies(similarity: np.ndarray, same: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def run_eval(
         "queries": float(np.count_nonzero(valid)),
         "queries_without_match": float(np.count_nonzero(~valid)),
         **(by_decile(found.query, counted, precisions[counted]) if deciles else {}),
-    }, finest="mAP")
+    }, ranked_by="mAP")
 
 
 def _why_nothing_matches(query: Predictions, gallery: Predictions) -> str:

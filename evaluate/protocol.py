@@ -1,7 +1,7 @@
 """What an evaluator is, and how the options in params.json reach it."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -30,24 +30,29 @@ class Classified(NamedTuple):
     """Which classes the images of a split are of, and which the network takes them for."""
 
     split: str
-    true: np.ndarray  # (N,) int64
-    said: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64
+    predicted: np.ndarray  # (N,) int64
 
 
 class Scored(NamedTuple):
     """What an evaluator found: metrics that are means, with what they are the means of, and other metrics."""
 
-    of: str  # what is averaged: "queries", "images", "folds"
+    unit: str  # what is averaged: "queries", "images", "folds"
     values: Mapping[str, np.ndarray]  # metric -> (N,) float64, NaN for what does not count
     others: Mapping[str, float] = {}
-    finest: str = ""  # of `values`, the metric that tells the worst from the best
+    ranked_by: str = ""  # of `values`, the metric that tells the worst from the best
     seen: Search | Classified | None = None
+    asked: Sequence[str] = ()  # the splits that were predicted for it, in order
+
+    @property
+    def counted(self) -> dict[str, np.ndarray]:
+        """Of `values`, those that count."""
+        return {name: values[~np.isnan(values)] for name, values in self.values.items()}
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric, the means first."""
-        means = {name: float(values[~np.isnan(values)].mean()) for name, values in self.values.items()}
-        return {**means, **self.others}
+        return {**{name: float(values.mean()) for name, values in self.counted.items()}, **self.others}
 
 
 Score = Callable[..., Scored | dict[str, float]]  # a dict where nobody need know what its means are of
@@ -112,11 +117,23 @@ def search_of(run_eval: Callable[..., Any]) -> Callable[[Mapping[str, Any], Pred
 
 
 def scored_of(run_eval: Callable[..., Any]) -> Scores:
-    """What an evaluator says of its metrics beside them; of a plain run_eval, nothing."""
+    """What an evaluator says of its metrics beside them; of a plain run_eval, which splits it asked for."""
     def alone(config: Mapping[str, Any], predict: Predict) -> Scored:
         return Scored("", {}, run_eval(config, predict))
 
-    return getattr(run_eval, "scored", alone)
+    score = getattr(run_eval, "scored", alone)
+
+    def scored(config: Mapping[str, Any], predict: Predict) -> Scored:
+        asked: list[str] = []
+
+        def noted(split: str) -> Predictions:
+            asked.append(split)
+            return predict(split)
+
+        found: Scored = score(config, noted)
+        return found._replace(asked=asked)
+
+    return scored
 
 
 def is_declared(run_eval: Callable[..., Any]) -> bool:

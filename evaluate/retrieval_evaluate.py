@@ -63,7 +63,7 @@ def run_eval(
         known = found.gallery.labels != JUNK
         embeddings = unit(found.gallery.embeddings[known], found.gallery_split)
         others = {"nmi": clustering_nmi(embeddings, found.gallery.labels[known]), **others}
-    return Scored("queries", {**recalls, "map@r": map_at_r, "r_precision": precision}, others, finest="map@r")
+    return Scored("queries", {**recalls, "map@r": map_at_r, "r_precision": precision}, others, ranked_by="map@r")
 
 
 def _nothing_to_find(found: Search) -> str:

@@ -20,18 +20,20 @@ def changed(loaded: Loaded, tables: Mapping[str, Table]) -> set[str]:
 
     A plug-in's keys are held against that plug-in's defaults, and a section's beside the same plug-in.
     """
-    usual = {dotted(path): value for path, value in leaves(_defaults(loaded.params, tables))}
-    said = {dotted(path): value for path, value in leaves(loaded.resolved) if path[0] not in FREE}
-    return {key for key, value in said.items() if key not in usual or usual[key] != value}
+    usual = flat(_defaults(loaded.params, tables))
+    return {key for key, value in flat(loaded.resolved).items() if key not in usual or usual[key] != value}
 
 
 def different(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys at which two runs' resolved params are not the same: key -> both values, None where there is none."""
-    sides = [{dotted(path): value for path, value in leaves(side) if path[0] not in (*FREE, "working_dir")}
-             for side in (first, second)]
-    keys = dict.fromkeys(key for side in sides for key in side)
-    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in keys}
+    one, other = flat(first), flat(second)
+    pairs = {key: (one.get(key), other.get(key)) for key in one | other if key != "working_dir"}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of params that have an effect, as "losses[0].margin", with their values."""
+    return {dotted(path): value for path, value in leaves(resolved) if path[0] not in FREE}
 
 
 def _defaults(section: Section, tables: Mapping[str, Table]) -> dict[str, Any]:

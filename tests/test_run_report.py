@@ -2,8 +2,10 @@
 
 import html
 import json
+import os
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -65,7 +67,7 @@ def test_a_finished_run_has_a_report_with_its_numbers(runs):
     mean, low, high = map(float, re.search(r"mAP ([0-9.]+) ([0-9.]+) ([0-9.]+) mAP_trapezoid", told).groups())
     assert mean == pytest.approx(best["value"], abs=1e-4) and low < mean < high
     assert "Worst queries by mAP" in told and "genuine pairs" in told and "query \\ gallery" in told
-    assert '● batches_dir "' in told and "● img_h 64" in told and "torch 2." in told
+    assert '● batches_dir "' in told and "● img_h 64" in told and "kiln 0." in told and "torch 2." in told
     assert run.report.stat().st_size < 5e6
 
 
@@ -78,19 +80,66 @@ def test_the_report_is_written_again_when_asked_for(runs, operate, capsys):
     assert words(report) == before
 
 
-def test_a_report_that_cannot_be_written_leaves_the_run_finished(runs, operate, tmp_path, caplog):
-    run = RunDirectory(shutil.copytree(runs / "exp1", tmp_path / "exp1"))
-    run.report.unlink()
-    run.report.mkdir()
-    at = ("--config_path", run.params, "--set", f"working_dir={tmp_path}", "--sub_working_dir", "exp1")
-    assert operate("resume_train", *at, "--set", "epoch=3") == 0
-    assert (run.read_status()["state"], run.read_status()["epoch"]) == ("finished", 3)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(said) == 1
-    assert re.fullmatch(rf"warning: no report: {run.report}: cannot be written: .*directory.*; "
-                        rf"to write it: .*train\.py --operation report .*--sub_working_dir exp1", said[0])
-    assert said[0] in run.log.read_text()
+@pytest.fixture
+def ended_again(runs, operate, tmp_path, caplog):
+    """Let a copy of the finished run, which a function changes, end once more; it and the warnings that it logs."""
+    def end(change):
+        run = RunDirectory(shutil.copytree(runs / "exp1", tmp_path / "exp2"))
+        run.report.unlink()
+        change(run)
+        assert operate("resume_train", "--sub_working_dir", run.path, "--set", "epoch=2") == 0
+        assert (run.read_status()["state"], run.read_status()["epoch"]) == ("finished", 2)
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert all(line in run.log.read_text() for line in said)
+        return run, said
+    return end
+
+
+def test_a_report_that_cannot_be_written_leaves_the_run_finished(ended_again):
+    run, (said,) = ended_again(lambda run: run.report.mkdir())
+    assert re.fullmatch(rf"warning: no report: {run.report}: cannot be written: .*directory.*; to write it: "
+                        rf"cd {os.getcwd()} && .*train\.py --operation report --sub_working_dir {run.path}", said)
     assert not (run.path / ".report.html.part").exists()
+
+
+SIGNALLING = """
+import json, os, signal
+from pathlib import Path
+from evaluate.protocol import Scored, evaluator
+
+@evaluator(logits=False)
+def run_eval(config, predict, *, run: str, number: int):
+    if json.loads((Path(run) / "status.json").read_text())["state"] == "finished":
+        os.kill(os.getpid(), number)
+    return Scored("images", {"norm": (predict("query").embeddings ** 2).sum(axis=1)}, ranked_by="norm")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_report_leaves_the_run_finished(ended_again, tmp_path, monkeypatch, number):
+    (tmp_path / "signalling.py").write_text(SIGNALLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(number)
+
+    def change(run):
+        section = {"type": "signalling", "run": str(run.path), "number": int(number)}
+        run.write_params({**json.loads(run.params.read_text()), "evaluation_params": section})
+
+    run, (said,) = ended_again(change)
+    assert said.startswith(f"warning: no report: {number.name}; to write it: cd ")
+    assert signal.getsignal(number) == before and not run.report.exists()
+
+
+def test_a_run_that_has_moved_and_lost_its_data_has_a_report(runs, operate, tmp_path, capsys):
+    run = RunDirectory(shutil.copytree(runs / "exp1", tmp_path / "moved"))
+    assert operate("report", "--sub_working_dir", run.path, "--set", f"batches_dir={tmp_path}/gone") == 0
+    assert capsys.readouterr().out == f"{run.report}\n"
+    told = words(run.report)
+    assert f"No intervals: {tmp_path}/gone/query.lmdb: no such split" in told and "Curves Loss" in told
+    assert f"Data {tmp_path}/gone: no archive; make one with" in told and "Rank lists" not in told
+    run.best.unlink()
+    assert operate("report", "--sub_working_dir", run.path) == 0
+    assert f"No intervals: {run.best}: the run has no best snapshot" in words(run.report)
 
 
 def test_a_run_compared_with_itself_does_not_differ(runs, operate, capsys):
@@ -108,6 +157,15 @@ def test_runs_on_other_queries_are_not_compared(operate, elsewhere, capsys):
     assert operate("compare", "--runs", "exp1", other) == 3
     assert re.fullmatch(r"query: .*query\.lmdb has \d+ images, .*query\.lmdb \d+; compare runs on one set\n",
                         capsys.readouterr().err)
+
+
+def test_runs_that_were_asked_other_things_are_not_compared(operate, elsewhere, capsys):
+    other = RunDirectory(elsewhere(lambda packed: None))
+    resolved = json.loads(other.params.read_text())
+    other.write_params({**resolved, "evaluation_params": {**resolved["evaluation_params"], "ap": "trapezoid"}})
+    assert operate("compare", "--runs", "exp1", other.path) == 3
+    assert "--set evaluation_params.ap=..." in capsys.readouterr().err
+    assert operate("compare", "--runs", "exp1", other.path, "--set", "evaluation_params.ap=standard") == 0
 
 
 @pytest.mark.parametrize(("names", "said"), [

@@ -35,7 +35,7 @@ def working_dir(arguments: argparse.Namespace) -> Path:
 
 
 def run_of(arguments: argparse.Namespace) -> RunDirectory:
-    """The run that --sub_working_dir names, or the only one there is."""
+    """The run that --sub_working_dir names, by name or path, or the only one there is."""
     if arguments.sub_working_dir is not None:
         return named_run(arguments, arguments.sub_working_dir)
     folder = working_dir(arguments)
@@ -46,17 +46,8 @@ def run_of(arguments: argparse.Namespace) -> RunDirectory:
 
 
 def named_run(arguments: argparse.Namespace, name: str) -> RunDirectory:
-    """A run by its folder's name in the working directory; RunError when there is none."""
-    run = run_directory(working_dir(arguments), name)
-    run.read_status()
-    return run
-
-
-def compared_run(arguments: argparse.Namespace, name: str) -> RunDirectory:
-    """A run by its name, or by its folder's path."""
-    if os.sep not in name:
-        return named_run(arguments, name)
-    run = RunDirectory(Path(name))
+    """A run by its folder's name in the working directory, or by its folder's path; RunError when there is none."""
+    run = RunDirectory(Path(name).absolute()) if os.sep in name else run_directory(working_dir(arguments), name)
     run.read_status()
     return run
 
@@ -69,7 +60,7 @@ def _parser(operations: Iterable[str]) -> argparse.ArgumentParser:
     parser.add_argument("--operation", required=True, choices=operations)
     parser.add_argument("--config_path", type=Path, default=Path("params.json"), help="default: params.json")
     parser.add_argument("--sub_working_dir", metavar="NAME",
-                        help="the run's folder; default: the time, or the only run there is")
+                        help="a run's folder, or the path of one that exists; default: the time, or the only run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
     parser.add_argument("--snapshot", choices=("best", "last"), help="evaluate, compare: which one; default: best")
     parser.add_argument("--rank_lists", type=_positive, metavar="N",

@@ -28,7 +28,7 @@ class RunFailed(Exception):
 
 def command(script: Path, run: RunDirectory, overrides: list[str], *, operation: str = "resume_train") -> list[str]:
     """The command line that carries the run on, or does another operation on it."""
-    named = ["--operation", operation, "--config_path", str(run.params), "--sub_working_dir", run.name]
+    named = ["--operation", operation, "--sub_working_dir", str(run.path.absolute())]
     return [sys.executable, str(script), *named, *(word for override in overrides for word in ("--set", override))]
 
 

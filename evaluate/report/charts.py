@@ -42,7 +42,7 @@ class Chart(NamedTuple):
     """Everything that the template needs to draw one chart."""
 
     title: str
-    said: str  # in words, for those who do not see it
+    description: str  # in words, for those who do not see it
     x_name: str
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
@@ -94,13 +94,13 @@ def thinned(points: Points) -> Points:
 
 def number(value: float) -> str:
     """A number as people read it: four digits, and no power of ten where none is needed."""
-    if value == int(value) and abs(value) < 1e7:
+    if float(value).is_integer() and abs(value) < 1e7:
         return f"{int(value):,}"
     return f"{value:.4f}" if 0.01 <= abs(value) < 10 else f"{value:.4g}"
 
 
 def _marks(places: Mapping[str, float]) -> Iterator[Mark]:
-    """Words on lines of their own, in the order in which none stands on another's line."""
+    """Words on lines of their own, ordered so that labels do not overlap lines."""
     in_order = sorted((at > WIDTH / 2, -at if at > WIDTH / 2 else at, text) for text, at in places.items())
     for number, (left, _, text) in enumerate(in_order):
         yield Mark(places[text], TOP + MARK * number, text, left)

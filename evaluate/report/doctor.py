@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.doctor import Report, diagnose
-from data.parallel import cores
+from data.records import DataError
+from deploy.cores import usable_cores
 
 MOST_BYTES = 2**30  # of archives in a folder: some ten seconds of decoding
 
 
-def findings(folders: str | Sequence[str]) -> list[Report | str]:
-    """For each folder of archives what the doctor found, or that it is too large to be read after every run."""
-    return [_of(Path(folder)) for folder in ([folders] if isinstance(folders, str) else folders)]
+def findings(folders: Sequence[Path]) -> list[Report | str]:
+    """For each folder of archives what the doctor found, or why it was not asked."""
+    return [_of(folder) for folder in folders]
 
 
 def _of(folder: Path) -> Report | str:
@@ -19,4 +20,7 @@ def _of(folder: Path) -> Report | str:
     if size > MOST_BYTES:
         return (f"{folder}: {size / 2**30:.1f} GiB, too much to be read after every run; "
                 f"python -m data.doctor {folder} looks at it")
-    return diagnose(folder, cores())
+    try:
+        return diagnose(folder, usable_cores())
+    except DataError as error:
+        return str(error)

@@ -71,13 +71,13 @@ class Confusion(NamedTuple):
     split: str
     names: Sequence[str]
     matrix: np.ndarray | None  # (K, K): of images of class i, how many were taken for j
-    pairs: Sequence[tuple[str, str, int, int]]  # true, said, how many, of how many
+    pairs: Sequence[tuple[str, str, int, int]]  # true, predicted, how many, of how many
 
 
 def intervals(scored: Scored) -> list[Interval]:
     """Every metric that is a mean, with a 95 % interval."""
-    counted = {name: values[~np.isnan(values)] for name, values in scored.values.items()}
-    return [Interval(name, float(values.mean()), *interval(values), len(values)) for name, values in counted.items()]
+    return [Interval(name, float(values.mean()), *interval(values), len(values))
+            for name, values in scored.counted.items() if len(values)]
 
 
 def rank_lists(found: Search, scores: np.ndarray, pictures: Pictures) -> dict[str, list[Ranked]]:
@@ -92,22 +92,28 @@ def pairs(found: Search) -> PairsShown:
     said = thresholds(found, counted)
     levels = [(name, said[name]) for name in LEVELS]
     marks = {name.removeprefix("far="): level["threshold"] for name, level in levels if "threshold" in level}
-    lines = {f"{kind} pairs": _shares(counted, counts) for kind, counts in
-             (("genuine", counted.genuine), ("impostor", counted.impostors))}
-    return PairsShown(chart("Share of pairs by cosine", lines, "cosine", marks=marks, from_zero=True)._replace(
-        said=_medians(counted)), levels, said["genuine"], said["impostors"])
+    kinds = {kind: counts for kind, counts in
+             (("genuine pairs", counted.genuine), ("impostor pairs", counted.impostors)) if counts.any()}
+    lines = {kind: _shares(counted, counts) for kind, counts in kinds.items()}
+    drawn = chart("Share of pairs by cosine", lines, "cosine", marks=marks, from_zero=True)
+    return PairsShown(drawn._replace(description=_medians(counted.edges, kinds)), levels, said["genuine"],
+                      said["impostors"])
 
 
-def cameras(found: Search) -> Cameras | None:
-    """Scores by camera pair; None where cameras are unknown, one, or too many for a table."""
+def cameras(found: Search) -> Cameras | str | None:
+    """Scores by camera pair, or a line that they are too many for a table; None where cameras are unknown, or one."""
     counts = [len(np.unique(side.cameras[side.cameras >= 0])) for side in (found.query, found.gallery)]
-    return by_cameras(found) if 1 < max(counts) <= MOST_CAMERAS and min(counts) else None
+    if max(counts) < 2 or not min(counts):
+        return None
+    if max(counts) > MOST_CAMERAS:
+        return f"No table: {max(counts)} cameras, and one has room for {MOST_CAMERAS}."
+    return by_cameras(found)
 
 
 def confusion(found: Classified, pictures: Pictures) -> Confusion:
     """Which classes are taken for which."""
-    classes = np.unique(np.concatenate([found.true, found.said]))
-    pairs, counts = np.unique(np.stack([found.true, found.said]), axis=1, return_counts=True)
+    classes = np.unique(np.concatenate([found.labels, found.predicted]))
+    pairs, counts = np.unique(np.stack([found.labels, found.predicted]), axis=1, return_counts=True)
     wrong = np.flatnonzero(pairs[0] != pairs[1])
     wrong = wrong[np.argsort(-counts[wrong], kind="stable")][:MOST_CONFUSED]
     matrix = None
@@ -115,7 +121,7 @@ def confusion(found: Classified, pictures: Pictures) -> Confusion:
         matrix = np.zeros((len(classes), len(classes)), np.int64)
         matrix[tuple(np.searchsorted(classes, pairs))] = counts
     most = [(pictures.name(found.split, int(pairs[0, i])), pictures.name(found.split, int(pairs[1, i])),
-             int(counts[i]), int(np.count_nonzero(found.true == pairs[0, i]))) for i in wrong]
+             int(counts[i]), int(np.count_nonzero(found.labels == pairs[0, i]))) for i in wrong]
     return Confusion(found.split, [pictures.name(found.split, int(label)) for label in classes], matrix, most)
 
 
@@ -136,12 +142,12 @@ def _shares(counted: Pairs, counts: np.ndarray) -> list[tuple[float, float]]:
     bounds = np.linspace(there[0], there[-1] + 1, BARS + 1).astype(int)
     sums = np.concatenate([[0], np.cumsum(counts)])[bounds]
     centres = (counted.edges[bounds[:-1]] + counted.edges[bounds[1:]]) / 2
-    shares = np.diff(sums) / max(counts.sum(), 1)
+    shares = np.diff(sums) / counts.sum()
     return list(zip(centres.tolist(), shares.tolist(), strict=True))
 
 
-def _medians(counted: Pairs) -> str:
-    """The middle cosine of either kind, in words."""
-    return "; ".join(f"half of the {kind} pairs are above a cosine of "
-                     f"{number(float(counted.edges[np.searchsorted(np.cumsum(counts), counts.sum() / 2)]))}"
-                     for kind, counts in (("genuine", counted.genuine), ("impostor", counted.impostors)))
+def _medians(edges: np.ndarray, kinds: Mapping[str, np.ndarray]) -> str:
+    """The middle cosine of each kind, in words."""
+    return "; ".join(f"half of the {kind} are above a cosine of "
+                     f"{number(float(edges[np.searchsorted(np.cumsum(counts), counts.sum() / 2)]))}"
+                     for kind, counts in kinds.items())

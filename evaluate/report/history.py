@@ -1,5 +1,6 @@
 """What a run wrote while it went on, made ready for the page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,19 @@ class Metrics(NamedTuple):
     names: Sequence[str]
     rows: Sequence[tuple[int, Sequence[str]]]  # epoch, values
     left_out: int
+
+
+class Export(NamedTuple):
+    """A file in words, None for what its line does not say."""
+
+    file: str
+    precision: str | None
+    epoch: int | None
+    metric: str | None
+    cosine: str | None  # of its embeddings and the network's, at the least
+    size: str | None
+    latency: str | None
+    kept: str | None  # layers left in float32
 
 
 class Times(NamedTuple):
@@ -47,17 +61,27 @@ def curves(rows: Sequence[Row], best: Mapping[str, Any] | None) -> list[Chart]:
         losses = [name for name in logged[0] if name.split("/")[0] == "loss"]
         terms = losses if len(losses) > 2 else losses[:1]  # of one term, the sum says it all
         rates = _once({name.partition("/")[2]: _points(logged, name) for name in logged[0] if name.startswith("lr/")})
-        made += [chart("Loss", _some({name: _points(logged, name) for name in terms}), "step"),
-                 chart("Learning rate", _some(rates), "step", from_zero=True),
-                 chart("Images per second", {"images/s": _points(logged, "images_per_second")}, "step",
-                       from_zero=True)]
+        made += [*_charts("Loss", {name: _points(logged, name) for name in terms}, "step"),
+                 *_charts("Learning rate", rates, "step", from_zero=True),
+                 *_charts("Images per second", {"images/s": _points(logged, "images_per_second")}, "step",
+                          from_zero=True)]
     measured = evaluations(rows)
     if len(measured) > 1:
-        lines = {name: [(row["epoch"], row["evaluation"][name]) for row in measured if name in row["evaluation"]]
-                 for name in _drawn(measured, best)}
+        scores = [{"epoch": row["epoch"], **row["evaluation"]} for row in measured]
+        lines = {name: _points(scores, name, "epoch") for name in _drawn(measured, best)}
         marks = {f"best: epoch {best['epoch']}": best["epoch"]} if best else {}
-        made.append(chart("Metrics", _some(lines), "epoch", marks=marks))
+        made += _charts("Metrics", lines, "epoch", marks=marks)
     return made
+
+
+def not_finite(rows: Sequence[Row]) -> dict[str, int]:
+    """What was recorded as NaN or infinite, which no line can show, and at which step first."""
+    found: dict[str, int] = {}
+    for row in rows:
+        for name, value in {**row, **row.get("evaluation", {})}.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                found.setdefault(name, row["step"])
+    return found
 
 
 def metrics(rows: Sequence[Row], best_epoch: int | None) -> Metrics:
@@ -70,6 +94,11 @@ def metrics(rows: Sequence[Row], best_epoch: int | None) -> Metrics:
     cells = zip(*columns, strict=True)
     return Metrics(names, [(row["epoch"], values) for row, values in zip(shown, cells, strict=True)],
                    len(measured) - len(shown))
+
+
+def exports(rows: Sequence[Row], monitored: str | None) -> list[Export]:
+    """The files that were made of the run, in order; of a lower precision what it costs beside the float32 file."""
+    return [_export(row, monitored) for row in rows if "export" in row]
 
 
 def times(rows: Sequence[Row], steps_per_epoch: float) -> Times | None:
@@ -88,12 +117,31 @@ def times(rows: Sequence[Row], steps_per_epoch: float) -> Times | None:
 
 def _column(values: Sequence[float | None]) -> list[str]:
     """Numbers alike: all whole, or all with four digits."""
-    whole = all(value == int(value) for value in values if value is not None)
+    whole = all(float(value).is_integer() for value in values if value is not None)
     return ["–" if value is None else f"{value:,.{0 if whole else 4}f}" for value in values]
 
 
-def _points(rows: Sequence[Row], name: str) -> Points:
-    return [(row["step"], row[name]) for row in rows if name in row]
+def _points(rows: Sequence[Row], name: str, along: str = "step") -> Points:
+    """What a line can show: the values that are finite."""
+    return [(row[along], row[name]) for row in rows if name in row and math.isfinite(row[name])]
+
+
+def _charts(title: str, lines: Mapping[str, Points], x_name: str, **drawn: Any) -> list[Chart]:
+    """The chart of the first few lines that have points; none where none has."""
+    first_few = dict([(name, points) for name, points in lines.items() if points][:MOST_LINES])
+    return [chart(title, first_few, x_name, **drawn)] if first_few else []
+
+
+def _export(row: Row, monitored: str | None) -> Export:
+    metrics, cost = row.get("metrics", {}), row.get("cost", {})
+    metric = monitored if monitored in metrics else next(iter(metrics), None)
+    exact, shipped = cost.get("bytes", (None, None))
+    ratios = [f"{after / before:.2f} (batch {size})" for size, (before, after) in cost.get("seconds", {}).items()]
+    return Export(
+        row["export"], row.get("precision"), row.get("epoch"), metric and f"{metric} {metrics[metric]:.4f}",
+        f"{row['cosine']:.6f}" if "cosine" in row else None,
+        f"{shipped / exact:.2f} ({shipped / 1e6:,.1f} MB)" if exact else None, ", ".join(ratios) or None,
+        f"{len(cost['kept'])} of {cost['layers']}" if "kept" in cost else None)
 
 
 def _once(lines: Mapping[str, Points]) -> dict[str, Points]:
@@ -104,17 +152,13 @@ def _once(lines: Mapping[str, Points]) -> dict[str, Points]:
     return {", ".join(same): points for points, same in names.items()}
 
 
-def _some(lines: Mapping[str, Points]) -> dict[str, Points]:
-    return dict(list(lines.items())[:MOST_LINES])
-
-
 def _drawn(measured: Sequence[Row], best: Mapping[str, Any] | None) -> list[str]:
     """The metric that chooses the best epoch, and all that are fractions and change: counts are none, or do not."""
     monitored = [best["metric"]] if best else []
     values: dict[str, list[float]] = {}
     for row in measured:
         for name, value in row["evaluation"].items():
-            values.setdefault(name, []).append(value)
-    changing = [name for name, said in values.items()
-                if "/" not in name and 0 <= min(said) < max(said) <= 1]
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
+    changing = [name for name, known in values.items() if "/" not in name and 0 <= min(known) < max(known) <= 1]
     return [name for name in dict.fromkeys(monitored + changing) if name in values]

@@ -13,12 +13,11 @@ from deploy.files import write_whole
 from evaluate.protocol import Classified, Scored, Search
 from evaluate.report import charts, evidence, history
 from evaluate.report.pictures import Packed, Pictures
-from params.defaults import FREE
-from params.errors import dotted
-from params.tree import leaves
+from params.defaults import flat
 
 FOLDER = Path(__file__).parent
-UNKNOWN = {"epoch": 0, "step": 0, "steps": None, "best": None, "error": None, "heartbeat": 0}  # status.json damaged
+UNKNOWN = {  # where status.json is damaged, or of an earlier version
+    "epoch": 0, "step": 0, "steps": None, "best": None, "error": None, "heartbeat": None, "versions": None}
 
 
 class Facts(NamedTuple):
@@ -30,15 +29,16 @@ class Facts(NamedTuple):
     resolved: Mapping[str, Any]  # its params
     changed: Collection[str]  # of their keys, those that differ from the defaults
     doctor: Sequence[Report | str]  # of each folder of archives; a line where it was not asked
-    versions: Mapping[str, str]
 
 
-def write_report(path: Path, facts: Facts, scored: Scored | None, packed: Packed) -> None:
-    """Write the page, whole or not at all; `scored` is of the run's best snapshot, None where nothing is known of it.
+def write_report(path: Path, facts: Facts, scored: Scored | str | None, packed: Packed) -> None:
+    """Write the page, whole or not at all.
 
+    `scored` is what the evaluator says of the run's best snapshot, or a line that says why that is not known, or
+    None where the evaluator gives metrics alone.
     Raises DataError for an image that cannot be read.
     """
-    text = _template().render(_history(facts) | (_evidence(scored, Pictures(packed)) if scored else {}))
+    text = _template().render(_history(facts) | _evidence(facts, scored, Pictures(packed)))
     write_whole(path, lambda file: file.write(text.encode(errors="replace")))  # names of files may be no text
 
 
@@ -60,18 +60,24 @@ def _history(facts: Facts) -> dict[str, Any]:
         "best": best,
         "times": history.times(facts.rows, (status["steps"] or 0) / facts.resolved["epoch"]),
         "curves": history.curves(facts.rows, best),
+        "not_finite": history.not_finite(facts.rows),
         "metrics": history.metrics(facts.rows, best["epoch"] if best else None),
-        "params": [(dotted(path), json.dumps(value, ensure_ascii=False)) for path, value in leaves(facts.resolved)
-                   if path[0] not in FREE],
-        "scored": None, "intervals": [], "lists": {}, "pairs": None, "cameras": None, "confusion": None,
+        "exports": history.exports(facts.rows, best["metric"] if best else None),
+        "params": {key: json.dumps(value, ensure_ascii=False) for key, value in flat(facts.resolved).items()},
     }
 
 
-def _evidence(scored: Scored, pictures: Pictures) -> dict[str, Any]:
-    seen, found = scored.seen, {"scored": scored, "intervals": evidence.intervals(scored)}
+def _evidence(facts: Facts, scored: Scored | str | None, pictures: Pictures) -> dict[str, Any]:
+    section = facts.resolved["evaluation_params"]
+    silent = f"{section['type']} does not say what its metrics are the means of" if section else "no evaluator is named"
+    found: dict[str, Any] = {"scored": None, "intervals": [], "lists": {}, "pairs": None, "cameras": None,
+                             "confusion": None, "unknown": scored if isinstance(scored, str) else silent}
+    if not isinstance(scored, Scored):
+        return found
+    seen, found = scored.seen, found | {"scored": scored, "intervals": evidence.intervals(scored)}
     if isinstance(seen, Search):
         return found | {"pairs": evidence.pairs(seen), "cameras": evidence.cameras(seen),
-                        "lists": evidence.rank_lists(seen, scored.values[scored.finest], pictures)}
+                        "lists": evidence.rank_lists(seen, scored.values[scored.ranked_by], pictures)}
     return found | ({"confusion": evidence.confusion(seen, pictures)} if isinstance(seen, Classified) else {})
 
 

@@ -14,9 +14,11 @@ BUDGET = 4_000_000  # characters of all images together, of a page's 5 MB
 class Packed(Protocol):
     """A set's images and the names of its classes, by split."""
 
-    def image(self, split: str, row: int) -> Image.Image: ...
+    def image(self, split: str, row: int) -> Image.Image:
+        """One image of a split, upright and RGB."""
 
-    def class_names(self, split: str) -> list[str]: ...
+    def class_names(self, split: str) -> list[str]:
+        """What the labels of a split stand for."""
 
 
 class Pictures:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from data.records import Predictions
+from evaluate.report.page import write_report
+from tests.evaluate.pages import FACTS, Packed, Page
 
 
 def _predictions(rng, centres, labels, cameras):
@@ -39,3 +41,21 @@ def reid():
         return {name: Predictions(np.array(embeddings, np.float32), None, np.array(labels), np.array(cameras))
                 for name, (embeddings, labels, cameras) in sides.items()}.__getitem__
     return make
+
+
+@pytest.fixture
+def fan(reid):
+    """One query; of the gallery wrong, right, wrong, right count, at 10, 20, 40 and 50 degrees."""
+    angles = np.radians([0, 10, 20, 30, 40, 50])
+    gallery = np.column_stack([np.cos(angles), np.sin(angles)])
+    return reid(([[1, 0]], [4], [1]), (gallery, [4, 0, 4, -1, 9, 4], [1, 1, 2, 2, 2, 3]))
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Write the page of these facts and read it."""
+    def written(facts=FACTS, scored=None, packed=None):
+        path = tmp_path / "report.html"
+        write_report(path, facts, scored, packed or Packed())
+        return Page(path.read_text(encoding="utf-8"))
+    return written

@@ -1,6 +1,7 @@
 """Two runs on the same queries."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from data.archive import Meta, Record, open_archive, write_archive
 from data.records import DataError
 from evaluate.bootstrap import paired
-from evaluate.compare import as_json, compared, refuse_other_images, table
+from evaluate.compare import as_json, compared, refuse_other_images, refuse_other_metrics, table
 from evaluate.protocol import Scored
 
 FIRST = np.array([1.0, np.nan, 0.5, 0.25, 0.75])
@@ -56,20 +57,38 @@ def test_what_is_said_to_people_is_what_is_said_to_machines():
     (Scored("images", {"mAP": SECOND}), "mAP: over 4 queries of one run and other 4 images"),
     (Scored("images", {"top1": SECOND}), "no metric is known by query in both runs: mAP in one, top1 in the other"),
     (Scored("", {}, {"mAP": 0.5}), "no metric is known by query in both runs: mAP in one, none in the other"),
+    (Scored("queries", {"mAP": SECOND}, asked=["test"]), r"asked for other splits \(val and test\)"),
 ])
 def test_means_over_something_else_are_refused_in_one_line(second, said):
     with pytest.raises(DataError, match=said) as error:
-        compared(Scored("queries", {"mAP": FIRST}), second)
+        compared(Scored("queries", {"mAP": FIRST}, asked=["val"]), second._replace(asked=second.asked or ["val"]))
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("params, said", [
+    ({"evaluation_params.ap": ("standard", "trapezoid")},
+     'same: evaluation_params.ap "standard" and "trapezoid"; give both one with --set evaluation_params.ap=...'),
+    ({"evaluation_params.split": ("val", "test")}, "--set evaluation_params.split=..."),
+    ({"evaluation_params.type": ("a.b", None), "evaluation_params.k": ([1], None)},
+     "not the same: evaluation_params.type \"a.b\" and null; give both one with --set 'evaluation_params={...}'"),
+])
+def test_params_by_which_one_name_means_two_metrics_are_refused(params, said):
+    with pytest.raises(DataError, match=re.escape(said)):
+        refuse_other_metrics({"lr.base_lr": (1, 2), **params})
+
+
+def test_runs_may_differ_in_how_they_train_and_rank():
+    keys = "lr.base_lr", "evaluation_params.every", "evaluation_params.spectral", "evaluation_params.rerank.k1"
+    refuse_other_metrics(dict.fromkeys(keys, (1, 2)))
+
+
 def test_archives_with_the_same_images_are_one_set_wherever_they_lie(archive):
-    refuse_other_images("query", archive("one.lmdb"), archive("other.lmdb"))
+    refuse_other_images("query", archive("one.lmdb"), archive("other.lmdb", path="elsewhere/a.jpg"))
 
 
 @pytest.mark.parametrize("first, said", [
     ({"label": 1}, "differ in labels or cameras"), ({"camera": 2}, "differ in labels or cameras"),
-    ({"path": "b.jpg"}, "record 0 of .*one.lmdb is a.jpg, of .*other.lmdb b.jpg"),
+    ({"image": b"other pixels"}, r"1 of 3 images differ, the first of them .*one\.lmdb: record 0"),
 ])
 def test_archives_with_other_images_are_refused(archive, first, said):
     with pytest.raises(DataError, match=said):

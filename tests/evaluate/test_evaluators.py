@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 import evaluate
 from evaluate import EVALUATORS
-from evaluate.protocol import evaluator, scored_of, wants_logits
+from evaluate.protocol import Scored, evaluator, scored_of, wants_logits
 
 OWN = """
 def run_eval(config, predict):
@@ -80,9 +80,9 @@ def test_an_evaluator_that_does_not_want_logits_does_without(run_eval, splits):
 def test_means_are_given_with_what_they_are_the_means_of(run_eval, splits):
     found = scored_of(run_eval)({}, splits.__getitem__)
     assert found.metrics == run_eval({}, splits.__getitem__)
-    assert next(iter(found.metrics)) in found.values and found.finest in found.values
+    assert next(iter(found.metrics)) in found.values and found.ranked_by in found.values
     for name, values in found.values.items():
-        assert values.ndim == 1 and len(values) == len(found.values[found.finest])
+        assert values.ndim == 1 and len(values) == len(found.values[found.ranked_by])
         assert found.metrics[name] == np.nanmean(values)
 
 
@@ -134,8 +134,8 @@ def test_a_declared_evaluator_takes_its_options_and_leaves_the_runners_keys():
     section = {"type": "own", "every": 5, "monitor": "depth", "mode": "min", "initial": True}
     assert run_eval({}, None) == run_eval({"evaluation_params": None}, None) == {"depth": 3.0}
     assert run_eval({"evaluation_params": {**section, "depth": 7}}, None) == {"depth": 7.0}
-    assert scored_of(run_eval)({}, None) == ("", {}, {"depth": 3.0}, "", None)
-    assert scored_of(lambda config, predict: {"one": 1.0})({}, None) == ("", {}, {"one": 1.0}, "", None)
+    assert scored_of(run_eval)({}, None) == Scored("", {}, {"depth": 3.0}, asked=[])
+    assert scored_of(lambda config, predict: {"one": 1.0})({}, None) == Scored("", {}, {"one": 1.0}, asked=[])
     with pytest.raises(TypeError, match="'dept'"):
         run_eval({"evaluation_params": {**section, "dept": 7}}, None)
     assert inspect.signature(run_eval).parameters["depth"].kind is inspect.Parameter.KEYWORD_ONLY

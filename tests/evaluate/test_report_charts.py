@@ -1,9 +1,11 @@
 """Where lines, ticks and marks of a chart stand, and what a run's record becomes."""
 
+import math
+
 import pytest
 
 from evaluate.report.charts import HEIGHT, LEFT, MARK, MOST_POINTS, RIGHT, TOP, WIDTH, Axis, chart, number, thinned
-from evaluate.report.history import metrics, times
+from evaluate.report.history import curves, exports, metrics, not_finite, times
 
 
 @pytest.mark.parametrize("low, high, texts", [
@@ -25,7 +27,7 @@ def test_a_chart_is_as_worked_out_by_hand():
     assert drawn.lines[0].path == f"{LEFT}.0,{bottom} {middle},{top}.0 {right}.0,{half}"
     assert [(tick.at, tick.text) for tick in drawn.x_ticks][::5] == [(LEFT, "0"), (right, "10")]
     assert [(mark.at, mark.text, mark.left) for mark in drawn.marks] == [(right, "best", True)]
-    assert drawn.said == "loss from 0 to 5, least 0, most 10"
+    assert drawn.description == "loss from 0 to 5, least 0, most 10"
     assert bottom < HEIGHT
 
 
@@ -80,3 +82,32 @@ def test_a_long_table_of_metrics_keeps_the_best_epoch():
 def test_a_metric_that_came_later_has_gaps():
     rows = [{"epoch": 1, "evaluation": {"a": 1.0}}, {"epoch": 2, "evaluation": {"a": 2.0, "b": 0.5}}]
     assert metrics(rows, 2) == (["a", "b"], [(1, ("1", "–")), (2, ("2", "0.5000"))], 0)
+
+
+def test_a_number_that_is_not_finite_is_on_no_line_but_named():
+    rows = [{"epoch": 1, "step": step, "loss": loss, "lr/neck": 0.1, "images_per_second": 8.0}
+            for step, loss in ((1, 2.0), (2, math.nan), (3, 1.0), (4, math.inf))]
+    drawn = {made.title: made for made in curves(rows, None)}
+    assert drawn["Loss"].description == "loss from 2 to 1, least 1, most 2"
+    assert drawn.keys() == {"Loss", "Learning rate", "Images per second"}
+    assert not_finite(rows) == {"loss": 2}
+    assert [made.title for made in curves(rows[1:2], None)] == ["Learning rate", "Images per second"]
+
+
+def test_metrics_that_are_not_finite_or_no_fractions_make_no_chart():
+    rows = [{"epoch": epoch, "step": epoch, "evaluation": {"error": 3.5 - epoch, "mAP": value}}
+            for epoch, value in ((0, 0.5), (1, math.nan))]
+    assert curves(rows, None) == [] and not_finite(rows) == {"mAP": 1}
+    assert metrics(rows, None).rows == [(0, ("3.5000", "0.5000")), (1, ("2.5000", "nan"))]
+
+
+def test_exports_tell_what_their_lines_say():
+    metrics = {"rank1": 0.5, "mAP": 0.25}
+    cost = {"bytes": [4_000_000, 1_000_000], "seconds": {"1": [0.2, 0.1], "32": [4.0, 3.0]}, "layers": 21,
+            "kept": {"/stem": 0.9}}
+    line = {"epoch": 3, "step": 9, "export": "model.onnx", "precision": "int8", "metrics": metrics}
+    lower, old = exports([{"step": 1, "loss": 1.0}, {**line, "cost": cost, "cosine": 0.99}, {"export": "b"}], "mAP")
+    assert lower == ("model.onnx", "int8", 3, "mAP 0.2500", "0.990000", "0.25 (1.0 MB)",
+                     "0.50 (batch 1), 0.75 (batch 32)", "1 of 21")
+    assert old == ("b", *[None] * 7)
+    assert exports([line], "gone") == [("model.onnx", "int8", 3, "rank1 0.5000", *[None] * 4)]
