@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .cores import usable_cores
 from .preprocess import ImageError, ImageSource, Preprocessing
-from .session import CPU, ModelError, open_session, read_metadata, usable_cores
+from .session import CPU, ModelError, open_session, read_metadata
 
 
 class Outputs(NamedTuple):

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import get_type_hints
 
 from .command_line import FAILED, USAGE, add_providers, count, whole
+from .cores import usable_cores
 from .extractor import FeatureExtractor
 from .gallery import Gallery, GalleryError
 from .preprocess import PIXEL_LIMIT
 from .selftest import replay
 from .server.limits import Limits
-from .session import ModelError, usable_cores
+from .session import ModelError
 
 STOPPED = 0
 LOCAL = ("127.0.0.1", "::1", "localhost")

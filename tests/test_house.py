@@ -16,7 +16,7 @@ ALLOWED = {
     "trainer": {"params", "data", "deploy"},
     "evaluate": {"params", "data", "deploy"},
 }
-SHARED = {"deploy.preprocess", "deploy.files", "deploy.sealed"}  # of deploy, what others may take
+SHARED = {"deploy.preprocess", "deploy.files", "deploy.sealed", "deploy.cores"}  # of deploy, what others may take
 
 
 def imported(path):
