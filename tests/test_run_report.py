@@ -117,12 +117,14 @@ def run_eval(config, predict, *, run: str, number: int):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_report_leaves_the_run_finished(ended_again, tmp_path, monkeypatch, number):
-    (tmp_path / "signalling.py").write_text(SIGNALLING)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "signalling.py").write_text(SIGNALLING)
     monkeypatch.syspath_prepend(tmp_path)
     before = signal.getsignal(number)
 
     def change(run):
-        section = {"type": "signalling", "run": str(run.path), "number": int(number)}
+        run.update_status(state="stopped")
+        section = {"type": "own.signalling", "run": str(run.path), "number": int(number)}
         run.write_params({**json.loads(run.params.read_text()), "evaluation_params": section})
 
     run, (said,) = ended_again(change)

@@ -144,7 +144,7 @@ def test_data_that_is_not_there_is_exit_3(params, train, tmp_path):
 def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert train("trian", params()).returncode == 2
     assert train("status", params(), "--sub_working_dir", "gone").returncode == 4
-    assert train("train", params(), "--sub_working_dir", "../x").returncode == 2
+    assert train("evaluate", params(), "--sub_working_dir", "../x").returncode == 4
     assert "compare needs --runs A B" in train("compare", params()).stderr
     assert "--detach belongs to resume_train, not to train" in train("train", params(), "--detach").stderr
     assert "--rank_lists belongs to evaluate, not to train" in train("train", params(), "--rank_lists", "1").stderr
