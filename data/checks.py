@@ -6,93 +6,82 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from data.archive import Archive
-from data.duplicates import duplicates_across, duplicates_within
+from data.duplicates import contradictory_labels, duplicates_across, duplicates_within
+from data.findings import Finding, findings
 from data.near_duplicates import near_duplicates_across
-from data.scanned import Finding, Scanned, Splits, some
+from data.scanned import Scanned, ScannedSplits
 
 
-def corrupt_records(splits: Splits) -> Iterator[Finding]:
+def corrupt_records(splits: ScannedSplits) -> Iterator[Finding]:
     """Records that cannot be read or decoded."""
     for name, split in splits.items():
-        if split.corrupt:
-            yield Finding(
-                "error", "corrupt_records",
-                f"{name}: {len(split.corrupt)} corrupt records: {some(list(split.corrupt.values()))}",
-                "the run stops when it comes to one",
-                "pack the set again, with --skip_corrupt where the image files are corrupt themselves")
+        yield from findings("error", name, "corrupt records", list(split.corrupt.values()),
+                            effect="the run stops when it comes to one", remedy="pack the set again, with "
+                            "--skip_corrupt where the image files are corrupt themselves")
 
 
-def missing_splits(splits: Splits) -> Iterator[Finding]:
-    """Splits without which others are of no use."""
+def missing_splits(splits: ScannedSplits) -> Iterator[Finding]:
+    """ScannedSplits without which others are of no use."""
     for one, other in (("query", "gallery"), ("gallery", "query"), ("multi_query", "query")):
         if one in splits and other not in splits:
-            yield Finding("error", "missing_splits", f"{one} without {other}", "market_evaluate needs both",
-                          "pack the whole set again")
+            yield Finding("error", f"{one} without {other}", "market_evaluate needs both", "pack the whole set again")
     if "train" not in splits:
-        yield Finding("warning", "missing_splits", "no train", "there is nothing to train on",
+        yield Finding("warning", "no train", "there is nothing to train on",
                       "nothing, if the set is for evaluation alone")
     elif len(splits) == 1:
-        yield Finding("warning", "missing_splits", "train alone", "no metric can choose the best snapshot",
+        yield Finding("warning", "train alone", "no metric can choose the best snapshot",
                       "add images to test on, or hold some back: --holdout 0.1 of source folder")
 
 
-def mixed_packings(splits: Splits) -> Iterator[Finding]:
+def mixed_packings(splits: ScannedSplits) -> Iterator[Finding]:
     """Query, and gallery or multi_query, with labels that do not mean the same."""
     for name in ("gallery", "multi_query"):
         if {"query", name} <= splits.keys() and (
                 splits["query"].archive.class_names != splits[name].archive.class_names):
-            yield Finding("error", "mixed_packings", f"query and {name} number their identities differently",
+            yield Finding("error", f"query and {name} number their identities differently",
                           "equal labels are different identities, and every metric is wrong",
                           "pack both from one set, in one go")
 
 
-def junk_in_train(splits: Splits) -> Iterator[Finding]:
+def junk_in_train(splits: ScannedSplits) -> Iterator[Finding]:
     """Training images that belong to no class."""
     if "train" in splits:
         junk = np.flatnonzero(splits["train"].archive.labels < 0)
-        if len(junk):
-            yield Finding("error", "junk_in_train",
-                          f"train: {len(junk)} images of label -1: {splits['train'].paths(junk)}",
-                          "no loss takes -1 for a class", "keep junk out of train in the source")
+        yield from findings("error", "train", "images of label -1", splits["train"].paths(junk),
+                            effect="no loss takes -1 for a class", remedy="keep junk out of train in the source")
 
 
-def leaked_identities(splits: Splits) -> Iterator[Finding]:
+def leaked_identities(splits: ScannedSplits) -> Iterator[Finding]:
     """Identities that are trained on and tested on, where retrieval should be tested on new ones."""
     if "train" not in splits:
         return
     trained = _present(splits["train"])
     for name in ("query", "gallery", "multi_query", "test"):
         leaked = sorted(trained & _present(splits[name])) if _asks_for_new_classes(splits, name) else []
-        if leaked:
-            yield Finding("error", "leaked_identities",
-                          f"train and {name}: {len(leaked)} identities in common: {some(leaked)}",
-                          "the metric is of identities that training has seen, and too high",
-                          "give every identity to one side only")
+        yield from findings("error", f"train and {name}", "identities in common", leaked,
+                            effect="the metric is of identities that training has seen, and too high",
+                            remedy="give every identity to one side only")
 
 
-def singletons(splits: Splits) -> Iterator[Finding]:
+def singletons(splits: ScannedSplits) -> Iterator[Finding]:
     """Training identities with one image."""
     if "train" in splits:
         alone = splits["train"].class_names(splits["train"].per_class() == 1)
-        if alone:
-            yield Finding("warning", "singletons",
-                          f"train: {len(alone)} identities with one image: {some(alone)}",
-                          "their only positive is the image itself: pair losses learn nothing from it",
-                          "add images of them, or leave them out")
+        yield from findings("warning", "train", "identities with one image", alone,
+                            effect="their only positive is the image itself: pair losses learn nothing from it",
+                            remedy="add images of them, or leave them out")
 
 
-def empty_classes(splits: Splits) -> Iterator[Finding]:
+def empty_classes(splits: ScannedSplits) -> Iterator[Finding]:
     """Training classes without any image."""
     if "train" in splits:
         empty = splits["train"].class_names(splits["train"].per_class() == 0)
-        if empty:
-            yield Finding("warning", "empty_classes",
-                          f"train: {len(empty)} classes without any image: {some(empty)}",
-                          "the classifier has outputs for them that nothing trains",
-                          "take them out of the set, and pack again")
+        yield from findings("warning", "train", "classes without any image", empty,
+                            effect="the classifier has outputs for them that nothing trains",
+                            remedy="take them out of the set, and pack again")
 
 
-def queries_without_match(splits: Splits) -> Iterator[Finding]:
+def queries_without_match(splits: ScannedSplits) -> Iterator[Finding]:
     """Queries that the gallery shows by no other camera; test images that are alone in their class."""
     if {"query", "gallery"} <= splits.keys():
         matches, by_own = _matches(splits["query"].archive, splits["gallery"].archive)
@@ -108,34 +97,30 @@ def queries_without_match(splits: Splits) -> Iterator[Finding]:
                               "alone in their class", "check the labels of the set")
 
 
-def cameras(splits: Splits) -> Iterator[Finding]:
+def cameras(splits: ScannedSplits) -> Iterator[Finding]:
     """Images without a camera."""
     for name, split in splits.items():
         without = np.flatnonzero(split.archive.cameras < 0)
         if 0 < len(without) < len(split.archive):
-            yield Finding("warning", "cameras",
-                          f"{name}: {len(without)} of {len(split.archive)} images have no camera: "
-                          f"{split.paths(without)}", "images of their own camera count as matches",
-                          "give every image a camera, or none")
+            yield from findings("warning", name, f"of {len(split.archive)} images have no camera",
+                                split.paths(without), effect="images of their own camera count as matches",
+                                remedy="give every image a camera, or none")
         elif len(without) and name in ("query", "gallery"):
             yield _no_camera(name, splits)
 
 
-def turned(splits: Splits) -> Iterator[Finding]:
+def turned(splits: ScannedSplits) -> Iterator[Finding]:
     """Images that are stored on their side, with an EXIF tag that says so."""
     for name, split in splits.items():
-        records = np.flatnonzero(split.turned)
-        if len(records):
-            yield Finding("note", "turned",
-                          f"{name}: {len(records)} images are stored turned or mirrored, and their EXIF orientation "
-                          f"says how: {split.paths(records)}",
-                          "Kiln shows them upright, in training and in deployment; other programs may not",
-                          "nothing, where the tags are right")
+        yield from findings("note", name, "images are stored turned or mirrored, and their EXIF orientation says how",
+                            split.paths(np.flatnonzero(split.turned)), remedy="nothing, where the tags are right",
+                            effect="Kiln shows them upright, in training and in deployment; other programs may not")
 
 
-CHECKS: tuple[Callable[[Splits], Iterator[Finding]], ...] = (
-    corrupt_records, missing_splits, mixed_packings, junk_in_train, leaked_identities, duplicates_within,
-    duplicates_across, near_duplicates_across, turned, singletons, empty_classes, queries_without_match, cameras,
+CHECKS: tuple[Callable[[ScannedSplits], Iterator[Finding]], ...] = (
+    corrupt_records, missing_splits, mixed_packings, junk_in_train, leaked_identities, contradictory_labels,
+    duplicates_within, duplicates_across, near_duplicates_across, turned, singletons, empty_classes,
+    queries_without_match, cameras,
 )
 
 
@@ -143,7 +128,7 @@ def _present(split: Scanned) -> set[str]:
     return set(split.class_names(split.per_class() > 0))
 
 
-def _asks_for_new_classes(splits: Splits, name: str) -> bool:
+def _asks_for_new_classes(splits: ScannedSplits, name: str) -> bool:
     """Whether a split is of retrieval; a test split over the list of training's classes is a classifier's."""
     if name not in splits:
         return False
@@ -164,19 +149,18 @@ def _unmatched(name: str, split: Scanned, matches: np.ndarray, why: str, remedy:
     asked = split.archive.labels >= 0
     without = np.flatnonzero(asked & (matches <= 0))
     if len(without) == asked.sum():
-        yield Finding("error", "queries_without_match", f"{name}: no image has a match, all are {why}",
+        yield Finding("error", f"{name}: no image has a match, all are {why}",
                       "the evaluator refuses to score the split", remedy)
-    elif len(without):
-        yield Finding("warning", "queries_without_match",
-                      f"{name}: {len(without)} images are {why}: {split.paths(without)}",
-                      "the evaluator drops them, and says how many",
-                      f"{remedy}; nothing, if that is how they are")
+    else:
+        yield from findings("warning", name, f"images are {why}", split.paths(without),
+                            effect="the evaluator drops them, and says how many",
+                            remedy=f"{remedy}; nothing, if that is how they are")
 
 
-def _no_camera(name: str, splits: Splits) -> Finding:
+def _no_camera(name: str, splits: ScannedSplits) -> Finding:
     other = {"query": "gallery", "gallery": "query"}[name]
     what, effect = f"{name}: no image has a camera", "images of the query's own camera count as matches"
     if other in splits and (splits[other].archive.cameras >= 0).any():
-        return Finding("warning", "cameras", f"{what}, those of {other} have one", effect,
+        return Finding("warning", f"{what}, those of {other} have one", effect,
                        "give the images of both a camera, or none")
-    return Finding("note", "cameras", what, effect, "nothing, if that is meant")
+    return Finding("note", what, effect, "nothing, if that is meant")

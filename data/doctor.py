@@ -1,32 +1,25 @@
 """Examine a packed set before a run does: python -m data.doctor OUT."""
 
 import argparse
-import hashlib
-import io
 import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
-from tqdm import tqdm
 
-from data.archive import Archive, open_archive
+from data.archive import open_archive
 from data.checks import CHECKS, missing_splits
-from data.likeness import SIDE, thumbnail
+from data.findings import Finding
 from data.near_duplicates import near_duplicates_within
-from data.parallel import cores, map_in_processes
 from data.records import DataError
-from data.scanned import Finding, Scanned
+from data.scanned import Scanned, scan
 from data.sources import SPLITS
-from deploy.preprocess import ImageError, opened
+from deploy.cores import usable_cores
 
 DONE, BAD_DATA, INTERRUPTED = 0, 3, 130
-CHUNK = 64
 BAR = 40
 
 
@@ -63,15 +56,6 @@ class Report(NamedTuple):
                            "findings": [finding._asdict() for finding in self.findings]}, indent=1)
 
 
-class Examined(NamedTuple):
-    """A record that was read and, where nothing is wrong with it, decoded."""
-
-    digest: bytes = b""  # sha1
-    thumbnail: bytes = bytes(3 * SIDE * SIDE)
-    turned: bool = False
-    wrong: str = ""
-
-
 def diagnose(directory: Path, workers: int = 1, *, within: bool = False) -> Report:
     """Read and decode every record of a packed set, and check it; DataError where there is no archive.
 
@@ -83,57 +67,21 @@ def diagnose(directory: Path, workers: int = 1, *, within: bool = False) -> Repo
     splits, unreadable = {}, []
     for path in paths:
         try:
-            splits[path.stem] = _scan(open_archive(path), workers)
+            splits[path.stem] = scan(open_archive(path), workers)
         except (DataError, BrokenProcessPool) as error:
             unreadable.append(_unreadable(path, error))
     # Of a split that cannot be read it is not known whether it is missing.
     asked = (*CHECKS, near_duplicates_within) if within else CHECKS
     checks = [check for check in asked if splits and not (unreadable and check is missing_splits)]
-    findings = [finding for check in checks for finding in check(splits)]
+    findings = [finding._replace(check=check.__name__) for check in checks for finding in check(splits)]
     summaries = [_summary(name, split) for name, split in splits.items()]
     return Report(str(directory), summaries, unreadable + findings)
-
-
-def _scan(archive: Archive, workers: int) -> Scanned:
-    archive.original_path(0)  # DataError where the paths are damaged, which opening leaves unread
-    starts = range(0, len(archive), CHUNK)
-    tasks = ((archive.path, start, min(start + CHUNK, len(archive))) for start in starts)
-    records: list[Examined] = []
-    with tqdm(total=len(archive), desc=archive.split, unit=" images", disable=None) as progress:
-        for examined in map_in_processes(_examine, tasks, workers):
-            records += examined
-            progress.update(len(examined))
-    digests, thumbnails, turned, wrong = zip(*records, strict=True)
-    return Scanned(archive, np.array(digests, "S20"), {i: reason for i, reason in enumerate(wrong) if reason},
-                   np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE, 3), np.array(turned))
-
-
-def _examine(task: tuple[Path, int, int]) -> list[Examined]:
-    path, start, stop = task
-    archive = _opened_once(path)
-    return [_examine_one(archive, i) for i in range(start, stop)]
-
-
-_opened_once = lru_cache(maxsize=1)(open_archive)  # called in the workers alone, which live for one scan
-
-
-def _examine_one(archive: Archive, i: int) -> Examined:
-    try:
-        encoded = archive.read(i)
-    except DataError as error:
-        return Examined(wrong=str(error))
-    try:
-        image = opened(encoded)
-    except ImageError as error:
-        return Examined(wrong=f"{archive.where(i)}: {error}")
-    turned = Image.open(io.BytesIO(encoded)).getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return Examined(hashlib.sha1(encoded).digest(), thumbnail(image).tobytes(), turned)
 
 
 def _unreadable(path: Path, error: Exception) -> Finding:
     # A worker that dies was killed by SIGBUS: damage to the tree of the file makes lmdb read beyond its end.
     what = str(error) if isinstance(error, DataError) else f"{path}: damaged between its records"
-    return Finding("error", "unreadable", what, "no run can open the split", "pack the set again")
+    return Finding("error", what, "no run can open the split", "pack the set again", "unreadable")
 
 
 def _summary(name: str, split: Scanned) -> Summary:
@@ -183,7 +131,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--within", action="store_true", help="tell of images of one split that look the same, too")
     arguments = parser.parse_args(given)
     try:
-        report = diagnose(arguments.out, cores(), within=arguments.within)
+        report = diagnose(arguments.out, usable_cores(), within=arguments.within)
     except DataError as error:
         print(error, file=sys.stderr)
         return BAD_DATA

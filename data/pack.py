@@ -20,8 +20,10 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from data.archive import Meta, Record, open_archive, write_archive
+from deploy.command_line import count
+from deploy.cores import usable_cores
 from deploy.files import sync_directory
-from data.parallel import cores, map_in_processes
+from data.parallel import map_in_processes
 from data.records import DataError
 from data.sources import PAIRED, SOURCES, SPLITS, Split
 from deploy.preprocess import ImageError, opened
@@ -169,7 +171,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         source = sources.add_parser(name, help=(inspect.getdoc(SOURCES.load(name)) or name).splitlines()[0])
         source.add_argument("root", type=Path, metavar="ROOT", help="the image set as it is unpacked")
         source.add_argument("out", type=Path, metavar="OUT", help="the folder for the archives")
-        source.add_argument("--workers", type=_positive, default=cores(), help="processes that check images")
+        source.add_argument("--workers", type=count, default=usable_cores(), help="processes that check images")
         source.add_argument("--skip_corrupt", action="store_true", help="leave corrupt images out")
         source.add_argument("--overwrite", action="store_true", help="replace the archives that OUT holds")
         for option, field in SOURCES.options(name).model_fields.items():
@@ -185,12 +187,6 @@ def _choice(arguments: argparse.Namespace) -> Choice:
     except ValidationError as error:
         wrong = error.errors()[0]
         raise UsageError(f"--{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']}") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number from 1 expected, got {text}")
-    return int(text)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -1,27 +1,23 @@
-"""A split of which every record was read, and what a check says of it."""
+"""A split of which every record was read."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from data.archive import Archive
+from data.archive import Archive, open_archive
+from data.likeness import SIDE, thumbnail
+from data.parallel import map_in_processes
+from data.records import DataError
 from data.sources import PAIRED
+from deploy.preprocess import ImageError, opened, turned
 
-EXAMPLES = 3
 TESTED = ("query", "gallery", "multi_query", "val", "test")  # the splits that metrics are of
-
-Level = Literal["error", "warning", "note"]
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong, what it does to a run, and what to do about it."""
-
-    level: Level
-    check: str
-    what: str
-    effect: str
-    remedy: str
+CHUNK = 64
 
 
 class Scanned(NamedTuple):
@@ -47,15 +43,54 @@ class Scanned(NamedTuple):
         """The names of the classes at which a mask (K,) is true."""
         return [self.archive.class_names[k] for k in np.flatnonzero(where)]
 
-    def paths(self, records: Iterable[int]) -> str:
-        """The original paths of the first of some records, and how many more there are."""
-        return some([self.archive.original_path(int(i)) for i in records])
+    def paths(self, records: Iterable[int]) -> list[str]:
+        """The original paths of some records."""
+        return [self.archive.original_path(int(i)) for i in records]
 
 
-Splits = Mapping[str, Scanned]
+ScannedSplits = Mapping[str, Scanned]
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    shown = ", ".join(names[:EXAMPLES])
-    return shown if len(names) <= EXAMPLES else f"{shown} and {len(names) - EXAMPLES} more"
+class Examined(NamedTuple):
+    """A record that was read and, where nothing is wrong with it, decoded."""
+
+    digest: bytes = b""  # sha1
+    thumbnail: bytes = bytes(3 * SIDE * SIDE)
+    turned: bool = False
+    wrong: str = ""
+
+
+def scan(archive: Archive, workers: int) -> Scanned:
+    """Read and decode every record; DataError where the index is damaged, BrokenProcessPool where the tree is."""
+    archive.original_path(0)  # opening leaves the paths unread
+    starts = range(0, len(archive), CHUNK)
+    tasks = ((archive.path, start, min(start + CHUNK, len(archive))) for start in starts)
+    records: list[Examined] = []
+    with tqdm(total=len(archive), desc=archive.split, unit=" images", disable=None) as progress:
+        for examined in map_in_processes(_examine, tasks, workers):
+            records += examined
+            progress.update(len(examined))
+    digests, thumbnails, are_turned, wrong = zip(*records, strict=True)
+    return Scanned(archive, np.array(digests, "S20"), {i: reason for i, reason in enumerate(wrong) if reason},
+                   np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE, 3), np.array(are_turned))
+
+
+def _examine(task: tuple[Path, int, int]) -> list[Examined]:
+    path, start, stop = task
+    archive = _opened_once(path)
+    return [_examine_one(archive, i) for i in range(start, stop)]
+
+
+_opened_once = lru_cache(maxsize=1)(open_archive)  # called in the workers alone, which live for one scan
+
+
+def _examine_one(archive: Archive, i: int) -> Examined:
+    try:
+        encoded = archive.read(i)
+    except DataError as error:
+        return Examined(wrong=str(error))
+    try:
+        image = opened(encoded)
+    except ImageError as error:
+        return Examined(wrong=f"{archive.where(i)}: {error}")
+    return Examined(hashlib.sha1(encoded).digest(), thumbnail(image).tobytes(), turned(encoded))

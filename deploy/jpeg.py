@@ -36,6 +36,11 @@ def decoded(encoded: bytes, pixel_limit: int) -> np.ndarray | None:
     return None
 
 
+def turned(image: Image.Image) -> bool:
+    """Whether Pillow, asked to show an image upright, turns or mirrors it, as its EXIF orientation says: 2 to 8."""
+    return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+
+
 def _is_bare(encoded: bytes, pixel_limit: int) -> bool:
     """Whether a header holds nothing but what libjpeg itself reads: to have Pillow open it takes half as long again."""
     at = 2
@@ -54,5 +59,4 @@ def _is_bare(encoded: bytes, pixel_limit: int) -> bool:
 def _is_upright(encoded: bytes, pixel_limit: int) -> bool:
     """Whether Pillow, given the header, would show the stored pixels as they are."""
     header = Image.open(io.BytesIO(encoded))
-    turned = header.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return not turned and (header.format, header.mode) in KINDS and header.width * header.height <= pixel_limit
+    return not turned(header) and (header.format, header.mode) in KINDS and header.width * header.height <= pixel_limit

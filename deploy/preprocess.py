@@ -41,6 +41,11 @@ def decoded(image: ImageSource) -> np.ndarray:
     return np.require(_read(image), np.uint8, "W")
 
 
+def turned(encoded: bytes) -> bool:
+    """Whether `opened` turns or mirrors an image file, whose EXIF orientation says that it is stored so."""
+    return jpeg.turned(Image.open(io.BytesIO(encoded)))
+
+
 def _read(image: ImageSource) -> np.ndarray | Image.Image:
     if isinstance(image, np.ndarray):
         return _of_array(image)

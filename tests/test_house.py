@@ -16,7 +16,7 @@ ALLOWED = {
     "trainer": {"params", "data", "deploy"},
     "evaluate": {"params", "data", "deploy"},
 }
-SHARED = {"deploy.preprocess", "deploy.files", "deploy.sealed", "deploy.cores"}  # of deploy, what others may take
+SHARED = {f"deploy.{name}" for name in ("preprocess", "files", "sealed", "cores", "command_line")}  # with all others
 
 
 def imported(path):

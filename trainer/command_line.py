@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from deploy.command_line import count
 from trainer.run import RunDirectory, RunError, all_runs, run_directory
 
 BELONGS = {
@@ -63,15 +64,9 @@ def _parser(operations: Iterable[str]) -> argparse.ArgumentParser:
                         help="a run's folder, or the path of one that exists; default: the time, or the only run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
     parser.add_argument("--snapshot", choices=("best", "last"), help="evaluate, compare: which one; default: best")
-    parser.add_argument("--rank_lists", type=_positive, metavar="N",
+    parser.add_argument("--rank_lists", type=count, metavar="N",
                         help="evaluate: also draw the N worst, median and best queries into the run's rank_lists/")
     parser.add_argument("--runs", nargs=2, metavar=("A", "B"), help="compare: two runs, by name or folder")
     parser.add_argument("--detach", action="store_true", help="resume_train: go on in the background")
     parser.add_argument("--json", action="store_true", help="status, list, evaluate, compare: machine-readable")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, found {text}")
-    return int(text)

@@ -4,16 +4,18 @@ import io
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from data.archive import Meta, Record, write_archive
 from data.checks import CHECKS
 from data.doctor import diagnose, main, render
 from data.records import DataError
+from deploy.preprocess import turned
 
 
 @pytest.fixture
@@ -35,10 +37,12 @@ def write(tmp_path, encoded_image):
 
 
 def stored(image, how):
-    """An image stored another way: as "png", the same pixels, or with an EXIF tag that turns it."""
-    out, exif = io.BytesIO(), Image.Exif()
-    exif[ExifTags.Base.Orientation] = {"png": 1, "turned": 6}[how]
-    Image.open(io.BytesIO(image)).save(out, "PNG", exif=exif)
+    """An image stored another way: as "png", the same pixels, as their mirror image, or with an EXIF orientation."""
+    out, exif, pixels = io.BytesIO(), Image.Exif(), Image.open(io.BytesIO(image))
+    if how == "mirrored":
+        pixels = ImageOps.mirror(pixels)
+    exif[ExifTags.Base.Orientation] = {"png": 1, "turned": 6, "mirrored": 1}.get(how, how)
+    pixels.save(out, "PNG", exif=exif)
     return out.getvalue()
 
 
@@ -102,7 +106,7 @@ DEFECTS = {
         r"query: 1 images are not in the gallery by another camera, 1 of them by their own alone: query/1\.jpg"),
     ("warning", "contradictory_labels"): (
         "train", ["a", "b"], [(0, 0, 1), (1, 0, 2), (0, 1, 1), (3, 1, 2)],
-        r"train: 1 images stand under several identities: train/0\.jpg, train/2\.jpg"),
+        r"train: 1 images stand under several identities: train/0\.jpg and train/2\.jpg"),
     ("warning", "duplicates_within"): (
         "train", ["a", "b"], [(0, 0, 1), (0, 0, 2), (2, 1, 1), (3, 1, 2), (0, 0, 1)],
         r"train: 2 images are copies of others: train/1\.jpg, train/4\.jpg"),
@@ -153,6 +157,30 @@ def test_images_are_to_have_a_camera_on_both_sides_or_on_none(clean, write):
     write("query", ["0000", "x", "y"], (10, 1, -1), (11, 2, -1))
     assert found(clean) == [("note", "cameras", "query: no image has a camera"),
                             ("note", "cameras", "gallery: no image has a camera")]
+
+
+def test_a_mirror_image_of_a_training_image_is_found(clean, write):
+    write("train", ["a", "b"], (0, 0, 1), (1, 0, 2), (2, 1, 1), ((11, "mirrored"), 1, 2))
+    assert found(clean) == [("warning", "near_duplicates_across", "train and query: 1 images of query look like "
+                             "mirror images of train: query/1.jpg like train/3.jpg")]
+
+
+def test_an_orientation_that_turns_nothing_is_not_told(clean, write, encoded_image):
+    text, entry = io.BytesIO(), struct.pack("<HHHI4sI", 1, ExifTags.Base.Orientation, 2, 2, b"a", 0)
+    Image.open(io.BytesIO(encoded_image(3))).save(text, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0" + entry)
+    assert Image.open(text).getexif()[ExifTags.Base.Orientation] == "a"
+    write("train", ["a", "b"], (0, 0, 1), ((1, 0), 0, 2), ((2, 99), 1, 1), (text.getvalue(), 1, 2))
+    assert found(clean) == []
+
+
+def test_a_damaged_tag_spoils_neither_image_nor_progress_bar(clean, write, encoded_image, capfd):
+    image = io.BytesIO()
+    Image.open(io.BytesIO(encoded_image(1))).save(image, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0")  # cut short
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        turned(image.getvalue())
+    write("train", ["a", "b"], (0, 0, 1), (image.getvalue(), 0, 2), (2, 1, 1), (3, 1, 2))
+    assert found(clean) == []
+    assert "EXIF" not in capfd.readouterr().err
 
 
 def test_a_query_that_looks_like_the_gallery_is_told_where_an_evaluator_compares_them(clean, write):
@@ -234,7 +262,7 @@ def test_damaged_paths_are_found(clean):
     path.write_bytes(path.read_bytes().replace(b"train/0.jpgtrain/1.jpg", b"train/0.jpgtrain/7.jpg"))
     (level, check, what), = found(clean)
     assert (level, check) == ("error", "unreadable")
-    assert what.startswith(f"{path}: the index is damaged")
+    assert what.startswith(f"{path}: key index.paths is damaged")
 
 
 def test_an_archive_that_kills_its_reader_is_found(clean, write, encoded_image):

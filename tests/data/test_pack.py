@@ -132,7 +132,7 @@ def test_overwriting_leaves_no_split_of_the_old_set(market, pack, tmp_path, enco
     (["folder", "in", "out", "--holdout", "1.5"], "--holdout: input should be less than 1, got 1.5"),
     (["cub200", "in", "out", "--split", "a"], "--split: input should be 'classes' or 'official', got a"),
     (["market1501", "in", "out", "--holdout", "0.1"], "unrecognized arguments: --holdout"),
-    (["folder", "in", "out", "--workers", "0"], "a number from 1 expected, got 0"),
+    (["folder", "in", "out", "--workers", "0"], "a whole number from 1 expected, got 0"),
 ])
 def test_a_mistake_of_usage_is_told_in_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as left:

@@ -45,7 +45,8 @@ def upright_files():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     kinds = {"plain": {}, "progressive": {"progressive": True}, "optimised": {"optimize": True},
              "restart markers": {"restart_marker_blocks": 3}, "ICC profile": {"icc_profile": profile},
-             "exif": {"exif": exif()}, "exif upright": {"exif": exif(1)}, "comment": {"comment": b"by hand"},
+             "exif": {"exif": exif()}, "exif upright": {"exif": exif(1)}, "exif unknown": {"exif": exif(99)},
+             "comment": {"comment": b"by hand"},
              "RGB": {"keep_rgb": True}}
     for i, (kind, options) in enumerate(kinds.items()):
         for side in (1, 7, 16, 33, 70):

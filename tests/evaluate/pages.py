@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from data.checks import Finding
+from data.findings import Finding
 from data.doctor import Report
 from data.doctor import Summary as Split
 from data.records import Predictions
@@ -69,7 +69,7 @@ RESOLVED = {
     "evaluation_params": {"type": "market_evaluate"},
 }
 DOCTOR = Report("/packed", [Split("train", 1234, 30, 6, 0, 4, 24.0, 40, {})],
-                [Finding("warning", "singletons", "train: 1 identity with one image", "an effect", "a remedy")])
+                [Finding("warning", "train: 1 identity with one image", "an effect", "a remedy", "singletons")])
 FACTS = Facts("exp1", {"state": "finished", "epoch": 2, "step": 20, "steps": 20, "error": None, "heartbeat": 0,
                        "best": {"metric": "mAP", "value": 0.6875, "epoch": 1}, "versions": {"kiln": "1.2.3"}},
               [*STEPS, *EVALUATIONS], RESOLVED, {"img_h"}, [DOCTOR])
