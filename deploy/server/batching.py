@@ -1,9 +1,8 @@
 """Requests that arrive together share a batch: one thread computes, others hand it their rows."""
 
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from itertools import takewhile
+from itertools import islice
 from threading import Condition, Thread
 from time import monotonic
 from typing import NamedTuple
@@ -14,10 +13,9 @@ from ..extractor import Outputs
 
 
 class Job(NamedTuple):
-    """Rows that wait, and who waits for them."""
+    """Rows that wait."""
 
     rows: np.ndarray  # (n, ...), n <= batch_size
-    answer: Future[Outputs]
     arrived: float
 
 
@@ -29,7 +27,7 @@ class Batcher:
 
     def __init__(self, run: Callable[[np.ndarray], Outputs], *, batch_size: int, max_delay: float) -> None:
         self._run, self._batch_size, self._max_delay = run, batch_size, max_delay
-        self._jobs: deque[Job] = deque()
+        self._jobs: dict[Future[Outputs], Job] = {}  # by who waits for them
         self._rows = 0  # of all jobs
         self._changed = Condition()
         self._closed = False
@@ -40,18 +38,19 @@ class Batcher:
         """The outputs of so many rows, to come; cancelled before they are computed, they never are."""
         if not 0 < len(rows) <= self._batch_size:
             raise ValueError(f"rows: 1 to {self._batch_size} expected, got {len(rows)}")
-        job = Job(rows, Future(), monotonic())
+        answer: Future[Outputs] = Future()
         with self._changed:
             if self._closed:
                 raise RuntimeError("rows after the end")
-            self._jobs.append(job)
+            self._jobs[answer] = Job(rows, monotonic())
             self._rows += len(rows)
             if len(self._jobs) == 1 or self._rows >= self._batch_size:  # else the thread need not wake up
                 self._changed.notify()
-        return job.answer
+        answer.add_done_callback(self._drop)
+        return answer
 
     def hurry(self) -> None:
-        """Wait for others no longer, since none will come."""
+        """Run what waits without delay."""
         with self._changed:
             self._max_delay = 0.0
             self._changed.notify()
@@ -63,38 +62,51 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
+    def _drop(self, answer: Future[Outputs]) -> None:
+        """Forget rows that are cancelled; those that were computed wait no longer."""
+        with self._changed:
+            if job := self._jobs.pop(answer, None):
+                self._rows -= len(job.rows)
+
     def _work(self) -> None:
         while jobs := self._next():
-            wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
-            if wanted:
-                self._answer(wanted)
+            wanted = {answer: job for answer, job in jobs.items() if answer.set_running_or_notify_cancel()}
+            if not wanted:
+                continue
+            try:
+                outputs = self._run(np.concatenate([job.rows for job in wanted.values()]))
+            except Exception as error:  # of this batch; the next may do better
+                for answer in wanted:
+                    answer.set_exception(error)
+            else:
+                _hand_out(outputs, wanted)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> dict[Future[Outputs], Job]:
         """The jobs of the next batch, once it is full or its first job has waited long enough; none at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            if not self._jobs:
-                return []
-            while not self._closed and self._rows < self._batch_size:
-                left = self._jobs[0].arrived + self._max_delay - monotonic()
-                if left <= 0:
-                    break
+            while (left := self._left()) is None or left > 0:
                 self._changed.wait(left)
-            ends = np.cumsum([len(job.rows) for job in self._jobs])
-            jobs = [self._jobs.popleft() for _ in takewhile(lambda end: end <= self._batch_size, ends)]
-            self._rows -= sum(len(job.rows) for job in jobs)
+            ends = np.cumsum([len(job.rows) for job in self._jobs.values()])
+            count = np.searchsorted(ends, self._batch_size, "right")
+            jobs = dict(islice(self._jobs.items(), count))
+            for answer in jobs:
+                self._drop(answer)
             return jobs
 
-    def _answer(self, jobs: list[Job]) -> None:
-        try:
-            outputs = self._run(np.concatenate([job.rows for job in jobs]))
-        except Exception as error:  # of this batch; the next may do better
-            for job in jobs:
-                job.answer.set_exception(error)
-            return
-        start = 0
-        for job in jobs:
-            end = start + len(job.rows)
-            job.answer.set_result(Outputs(**{name: value[start:end] for name, value in outputs._asdict().items()
-                                             if value is not None}))
-            start = end
+    def _left(self) -> float | None:
+        """Seconds that the next batch has to gather; None where nothing waits."""
+        if self._closed or self._rows >= self._batch_size:
+            return 0
+        if not self._jobs:
+            return None
+        return next(iter(self._jobs.values())).arrived + self._max_delay - monotonic()
+
+
+def _hand_out(outputs: Outputs, jobs: dict[Future[Outputs], Job]) -> None:
+    """Give each job the outputs of its rows."""
+    start = 0
+    for answer, job in jobs.items():
+        end = start + len(job.rows)
+        answer.set_result(Outputs(**{name: value[start:end] for name, value in outputs._asdict().items()
+                                     if value is not None}))
+        start = end
