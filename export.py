@@ -95,7 +95,8 @@ def export(run: RunDirectory, model: "Trained", arguments: argparse.Namespace) -
         describe(path, metadata(gate, proof, path, arguments.precision)
                  | ({"thresholds": found} if found else {}) | ({"kept": _kept(cost)} if cost else {}))
         line = {"epoch": model.state["epoch"], "step": model.state["step"], "precision": arguments.precision,
-                "metrics": proof.metrics, **({"cost": _recorded(cost)} if cost else {})}
+                "metrics": proof.metrics, "cosine": min(agreement.cosine for agreement in proof.agreements),
+                **({"cost": _recorded(cost)} if cost else {})}
         placed = _placed(path, arguments, lambda target: run.append_metrics({**line, "export": target.name}))
     return Exported(placed, gate, proof, cost, found)
 
