@@ -1,6 +1,8 @@
 """A small exported model with all that a model can have, and images to show it."""
 
 import io
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +76,14 @@ def photos(tmp_path, encoded):
         (folder / (f"{i}.jpg" if i < 2 else f"more/{i}.JPG")).write_bytes(image)
     (folder / "notes.txt").write_text("no image")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Gallery number 1, saved."""
+    galleries = runpy.run_path(Path(__file__).with_name("numbered_galleries.py"))
+    galleries["numbered"](1).save(tmp_path / "people")
+    return tmp_path / "people"
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,18 @@ def number_of(gallery):
     return int(number)
 
 
+def drawn(count, seed=0, dim=DIM):
+    """So many random unit vectors."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def files_of(folder):
+    """The files of the only generation there: column -> path."""
+    [generation] = folder.glob("generation-*")
+    return {path.stem: path for path in generation.iterdir()}
+
+
 def save_on(folder, number):
     """Save this gallery and the following ones, and tell each that is saved, until killed."""
     print(os.getpid(), flush=True)
