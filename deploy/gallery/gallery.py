@@ -19,8 +19,8 @@ from .levels import check_thresholds, threshold_of
 class Gallery:
     """Unit embeddings (N, D) of one model, each with a name of its own, a camera (-1 = none) and a tag ("" = none).
 
-    `thresholds` are the model's metadata of that name. While one thread adds, removes or saves, others may search:
-    each search sees the gallery as it was before or after a change, never between.
+    `thresholds` are the model's metadata of that name; GalleryError for others. While one thread adds, removes or
+    saves, others may search: each search sees the gallery as it was before or after a change, never between.
     """
 
     def __init__(self, fingerprint: str, dim: int, thresholds: Mapping[str, Any] | None = None) -> None:
