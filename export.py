@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.files import explained, sync_directory
 from deploy import FeatureExtractor, __version__
+from deploy.files import explained, sync_directory
 from deploy.selftest import golden_vectors
 from evaluate import EVALUATORS
 from evaluate.pairs import pairs_of, thresholds

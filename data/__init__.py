@@ -1,0 +1,1 @@
+"""Image sets: packed, examined, drawn from and made into batches."""

@@ -72,7 +72,9 @@ class EvaluationImages(Dataset[Batch | DataError]):
 def _room(count: int, size: Preprocessing) -> tuple[torch.Tensor, np.ndarray]:
     """Memory for images as (B, 3, H, W), and the same memory as (B, H, W, 3).
 
-    A worker's is shared with the main process: torch would otherwise copy the batch into such memory.
+    A worker's is shared with the main process: torch would otherwise copy the batch into such memory. So would the
+    public `share_memory_`, from memory of its own: of 64 images of 256 x 128 that takes 1 to 2 ms. This is what torch's
+    `default_collate` calls.
     """
     shape = count, 3, size.height, size.width
     images = torch.empty(0, dtype=torch.uint8)

@@ -20,12 +20,12 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from data.archive import Meta, Record, open_archive, write_archive
-from deploy.command_line import count
-from deploy.cores import usable_cores
-from deploy.files import sync_directory
 from data.parallel import map_in_processes
 from data.records import DataError
 from data.sources import PAIRED, SOURCES, SPLITS, Split
+from deploy.command_line import count
+from deploy.cores import usable_cores
+from deploy.files import sync_directory
 from deploy.preprocess import ImageError, opened
 from params.plugin import Choice
 

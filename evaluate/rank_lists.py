@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from deploy.files import write_whole
 from data.records import DataError
+from deploy.files import write_whole
 from evaluate.protocol import Search
 from evaluate.ranking import nearest
 

@@ -146,12 +146,23 @@ def _type(node: Node) -> str:
     if node.get("type") == "array":
         return f"list of {_type(node.get('items', {}))}"
     kind = str(node.get("type", "any"))
-    return {"integer": "whole number"}.get(kind, kind) + _range(node)
+    if kind == "integer":
+        kind, node = "whole number", _inclusive(node)
+    return kind + _range(node)
+
+
+def _inclusive(node: Node) -> Node:
+    """A range of whole numbers by its ends."""
+    steps = {"exclusiveMinimum": ("minimum", 1), "exclusiveMaximum": ("maximum", -1)}
+    return node | {end: node[key] + step for key, (end, step) in steps.items() if key in node}
 
 
 def _range(node: Node) -> str:
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return "".join(f" {sign} {node[key]:g}" for key, sign in signs.items() if key in node)
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
+    ends = {key: f"{node[key]:.15g}" for key in words if key in node}
+    if {"minimum", "maximum"} <= ends.keys():
+        return f", {ends['minimum']} to {ends['maximum']}"
+    return " and".join(f" {words[key]} {end}" for key, end in ends.items())
 
 
 def _default(field: FieldInfo) -> str:

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from deploy.files import DiskError
 from data.records import RunEval
+from deploy.files import DiskError
 from params.reader import Loaded
 from params.schema import Params
 from trainer import build, ranks
