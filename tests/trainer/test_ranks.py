@@ -1,20 +1,17 @@
 """Real processes training together give what one process gives."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import socket
 
 import pytest
 import torch
 from torch import nn
 
 from data.records import Share
+from tests.forked import forked
 from trainer.batch_norm import synchronised
 
-ROOT = Path(__file__).parent.parent.parent
-# Takes steps and predicts, for each case, as however many processes it runs in; each rank writes what it has got.
+# Takes steps, and predicts where that is asked for, in each case; each rank writes what it has got.
 SCRIPT = """
 import json
 import sys
@@ -34,12 +31,12 @@ from trainer.splits import Splits, predict_splits
 from trainer.training import Training
 
 
-def taken(path, first, steps):
+def taken(path, first, steps, predicted):
     loaded = load(path, tables(EVALUATORS))
     archive = open_archive(Path(loaded.params.batches_dir) / "train.lmdb")
     training = Training(loaded.params, loaded.resolved, archive, build.device(loaded.params))
     said = predict_splits(Splits(loaded.params.batches_dir), loaded.params, run_network(training.network, logits=True))
-    query = said("query")
+    query = said("query") if predicted else None
     training.batch = first
     training.begin_epoch()
     losses, rows = [], []
@@ -51,14 +48,14 @@ def taken(path, first, steps):
         rows.append(len(output.embedding))
     training.loader.close()
     return {"losses": losses, "rows": rows, "network": training.network.state_dict(),
-            "criterion": training.criterion.state_dict(), "embeddings": torch.from_numpy(query.embeddings),
-            "labels": torch.from_numpy(query.labels)}
+            "criterion": training.criterion.state_dict(),
+            "query": query and (torch.from_numpy(query.embeddings), torch.from_numpy(query.labels))}
 
 
 cases, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 device = torch.device("cpu")
 with ranks.together([device] * 2) if ranks.launched() else nullcontext():
-    results = {name: taken(Path(path), first, steps) for name, (path, first, steps) in cases.items()}
+    results = {name: taken(Path(path), *how) for name, (path, *how) in cases.items()}
     torch.save(results, out / f"{ranks.share().rank}.pth")
 """
 
@@ -95,6 +92,17 @@ DRAWN = {
     "batch norms of their own": ({
         "losses": BOTH, "batch_sampling_params": PK, "sync_batch_norm": False}, 0, 2),
 }
+PREDICTED = ["slices of four and five images", "a last batch of two images"]
+
+
+def environments(processes):
+    """What the launcher tells each of several processes; one process has none."""
+    if processes == 1:
+        return [{}]
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    return [{"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
+             "TORCHELASTIC_RUN_ID": "ranks", "TORCH_CPP_LOG_LEVEL": "ERROR"} for rank in range(processes)]
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +122,14 @@ def run(figures, tmp_path_factory):
             sizes = {"batch_size": keys["batch_size"] * 2 // processes} if "batch_size" in keys else {}
             parallels = [0] * processes if processes > 1 else []
             path.write_text(json.dumps({**common, **keys, **sizes, "parallels": parallels}))
-            cases[name] = (str(path), first, steps)
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes > 1 else []
-        command = [sys.executable, *launcher, str(script), json.dumps(cases), str(out)]
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            cases[name] = (str(path), first, steps, name in PREDICTED)
+        command = [script, json.dumps(cases), out]
+        ranks = [forked(command, told) for told in environments(processes)]
+        for process, output in ranks:
+            with output:
+                said = output.read()
+            process.join()
+            assert process.exitcode == 0, said
         results.append([torch.load(out / f"{rank}.pth") for rank in range(processes)])
     (one,), two = results
     return one, two
@@ -143,12 +155,13 @@ def test_every_rank_has_the_same_losses_and_weights_to_the_bit(run, case):
             assert torch.equal(parameter, second["network"][name]), name
 
 
-@pytest.mark.parametrize("case", ["slices of four and five images", "a last batch of two images"])
+@pytest.mark.parametrize("case", PREDICTED)
 def test_every_rank_gets_the_predictions_of_one_process_in_order(run, case):
-    one = run[0][case]
+    embeddings, labels = run[0][case]["query"]
     for rank in run[1]:
-        assert torch.equal(rank[case]["labels"], one["labels"])
-        torch.testing.assert_close(rank[case]["embeddings"], one["embeddings"], atol=1e-6, rtol=0)
+        embeddings_of_rank, labels_of_rank = rank[case]["query"]
+        assert torch.equal(labels_of_rank, labels)
+        torch.testing.assert_close(embeddings_of_rank, embeddings, atol=1e-6, rtol=0)
 
 
 def test_a_batch_norm_that_does_more_than_torch_s_is_refused_by_its_name():
