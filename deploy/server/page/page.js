@@ -16,7 +16,10 @@ async function ask(path, options = {}) {
     throw error.name === "AbortError" ? error : new Error("the service does not answer");
   });
   if (response.status === 401) part.access.hidden = false;
-  if (!response.ok) throw new Error((await response.json()).error);
+  if (!response.ok) {
+    const { error } = await response.json().catch(() => ({})); // a proxy's page is no JSON
+    throw new Error(error ?? `the service, or a proxy before it, answered ${response.status}`);
+  }
   return response;
 }
 
@@ -60,7 +63,7 @@ function option([name, level]) {
 }
 
 function lacking(level) {
-  return `needs ${level.needs} impostor pairs, has ${level.has}`;
+  return `needs ${level.needs.toLocaleString("en")} impostor pairs, has ${level.has.toLocaleString("en")}`;
 }
 
 function facts() {
@@ -86,6 +89,7 @@ async function look(file) {
   await starting;
   if (!file || !model) return;
   last = file;
+  entries = [];
   asking.abort();
   const { signal } = (asking = new AbortController());
   part.preview.src = URL.createObjectURL(file);
@@ -142,12 +146,14 @@ function picture(name) {
   const image = new Image();
   image.alt = ""; // its name stands below it
   image.addEventListener("load", () => URL.revokeObjectURL(image.src));
-  // Fetched, not linked: an image element sends no token.
-  ask(`v1/gallery/images/${name.split("/").map(encodeURIComponent).join("/")}`)
-    .then((response) => response.blob())
-    .then((blob) => { image.src = URL.createObjectURL(blob); })
-    .catch(() => image.remove());
+  load(image, name).catch(() => image.remove());
   return image;
+}
+
+async function load(image, name) {
+  // Fetched, not linked: an image element sends no token. A name that is no Unicode has no address, and throws.
+  const response = await ask(`v1/gallery/images/${name.split("/").map(encodeURIComponent).join("/")}`);
+  image.src = URL.createObjectURL(await response.blob());
 }
 
 part.file.addEventListener("change", () => look(part.file.files[0]));

@@ -8,6 +8,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ httpx = pytest.importorskip("httpx", reason="the tests of the service need httpx
 
 ROOT = Path(__file__).parents[3]
 FINGERPRINT = "5" * 64
-NAMES = ["0.jpg", "1.jpg", "more/2.jpg", "more/3 é.jpg", "more/4.jpg", "more/5.jpg", "more/6.jpg"]
+# One is not UTF-8 on the disk.
+NAMES = ["0.jpg", "1.jpg", "more/2.jpg", "more/3 é.jpg", "more/4.jpg", "more/5\udcff.jpg", "more/6.jpg"]
 
 
 class Served(NamedTuple):
@@ -39,10 +41,15 @@ class Served(NamedTuple):
         text = httpx.get(f"{self.url}/metrics").text
         return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
 
-    def wait_for(self, images):
-        """Ask until so many images wait."""
-        while self.metric("kiln_queue_images") != images:
-            assert self.process.poll() is None
+    def wait_for(self, name, value):
+        """Ask until a metric has a value."""
+        self.wait_until(lambda: self.metric(name) == value)
+
+    def wait_until(self, condition):
+        """Ask until something is so; fail where the service ends before that, or it takes a minute."""
+        deadline = monotonic() + 60
+        while not condition():
+            assert self.process.poll() is None and monotonic() < deadline
 
     def memory(self):
         """KiB that the process holds."""

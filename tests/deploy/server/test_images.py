@@ -62,6 +62,11 @@ def test_a_search_returns_the_nearest_entries_and_says_which_are_accepted(client
     assert [hit["accepted"] for hit in hits] == [hit["similarity"] >= answer["threshold"] for hit in hits]
 
 
+def test_a_name_that_is_no_unicode_is_found_too(client, encoded, files):
+    (hits,) = post(client, "/v1/search", files=files([encoded[5]]))["results"]
+    assert hits[0]["name"] == "more/5\udcff.jpg"
+
+
 def test_form_and_json_ask_for_the_same(client, encoded, files):
     asked = {"k": 3, "threshold": 0.5, "cameras": [0], "tags": ["a", "b"]}
     by_form = post(client, "/v1/search", files=files(encoded[:2]), data=asked)

@@ -76,8 +76,11 @@ def test_an_image_is_found_and_the_nearest_stand_in_order_with_their_scores(open
     assert names(page) == [hit["name"] for hit in hits] and hits[0]["name"] == "more/3 é.jpg"
     assert page.locator("#hits .score").all_text_contents() == [f"{hit['similarity']:.3f}" for hit in hits]
     assert page.locator("#hits .seen").first.text_content() == "camera 1, a"
-    loaded = "() => [...document.querySelectorAll('#hits img')].every((i) => i.complete && i.naturalWidth === 40)"
-    page.wait_for_function(loaded)
+    # One name has no address: its hit stands without a picture.
+    page.wait_for_function("""() => {
+      const images = [...document.querySelectorAll('#hits img')];
+      return images.length === 6 && images.every((i) => i.complete && i.naturalWidth === 40);
+    }""")
     expect(page.locator("#preview")).to_be_visible()
 
 
@@ -88,7 +91,7 @@ def test_those_below_the_threshold_stand_beyond_a_line(opened, service, encoded,
     choices = page.locator("#threshold option")
     least = levels["far=1e-2"]["threshold"]
     assert choices.all_text_contents() == ["none", f"far=1e-2: from {least:.3f}",
-                                           "far=1e-4: needs 300000 impostor pairs, has 21"]
+                                           "far=1e-4: needs 300,000 impostor pairs, has 21"]
     assert choices.nth(2).is_disabled()
     assert page.locator("#threshold").input_value() == "far=1e-2"
     items = page.locator("#hits li").all()
@@ -111,6 +114,24 @@ def test_a_bad_file_is_said_and_the_next_good_one_works(opened, service, encoded
     page.set_input_files("#file", given("query.jpg", encoded[0]))
     sync_api.expect(page.locator("#hits .name")).to_have_count(7)
     sync_api.expect(alert).to_be_empty()
+
+
+def test_an_error_stays_when_the_threshold_is_changed_after_it(opened, service, encoded):
+    page = opened(service)
+    page.set_input_files("#file", given("query.jpg", encoded[0]))
+    sync_api.expect(page.locator("#hits .name")).to_have_count(7)
+    page.set_input_files("#file", given("notes.txt", b"no image"))
+    alert = page.get_by_role("alert")
+    sync_api.expect(alert).to_contain_text("images[0]: not an image")
+    page.select_option("#threshold", "none")
+    assert "not an image" in alert.text_content() and page.get_by_role("status").text_content() == ""
+
+
+def test_what_a_proxy_answers_in_place_of_the_service_is_said_by_its_status(opened, service, encoded):
+    page = opened(service)
+    page.route("**/v1/search", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad</h1>"))
+    page.set_input_files("#file", given("query.jpg", encoded[0]))
+    sync_api.expect(page.get_by_role("alert")).to_have_text("the service, or a proxy before it, answered 502")
 
 
 def test_the_keyboard_is_enough(opened, service, encoded):
@@ -180,7 +201,7 @@ def test_the_facts_of_the_model_are_told(opened, service):
     sync_api.expect(page.locator("#model")).to_have_text("small: search by image")
     told = dict(zip(page.locator("dt").all_text_contents(), page.locator("dd").all_text_contents(), strict=True))
     assert told["Input"] == "24 × 16 pixels" and told["Measured"] == "mAP 0.75" and told["Fingerprint"] == "5" * 12
-    assert told["Gallery"] == "7 images, 2 cameras, 2 tags" and told["far=1e-4"].startswith("needs 300000 impostor")
+    assert told["Gallery"] == "7 images, 2 cameras, 2 tags" and told["far=1e-4"].startswith("needs 300,000 impostor")
 
 
 def test_with_a_token_but_without_a_gallery_the_embedding_is_shown(opened, serve, shipped, encoded):
