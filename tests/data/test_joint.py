@@ -1,6 +1,7 @@
 """Several archives as one: whose image is which, and nothing merges."""
 
 import pickle
+import zlib
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_an_image_is_read_and_named_by_the_archive_that_holds_it(archives):
     joint = Joint([*archives, archives[0]])
     places = [(archive, i) for archive in [*archives, archives[0]] for i in range(len(archive))]
     assert len(joint) == len(places)
+    assert joint.checksums.tolist() == [zlib.crc32(joint.read(i)) for i in range(len(joint))]
     for number, (archive, i) in enumerate(places):
         assert (joint.read(number), joint.where(number)) == (archive.read(i), archive.where(i))
     for outside in (-1, len(joint)):
