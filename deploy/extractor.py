@@ -22,12 +22,14 @@ class Outputs(NamedTuple):
     norms: np.ndarray | None = None  # (N,) float32, likewise: length of the vectors that have them
 
 
-Batch = list[tuple[int, Future[np.ndarray | ImageError]]]  # the positions of images, and their pixels to come
+# The positions of images, and their pixels to come or why they cannot be used: as text, since an error would keep all
+# that it passed on its way, the image among it, for as long as it is kept.
+Batch = list[tuple[int, Future[np.ndarray | str]]]
 
 
 def refuse(position: int, error: ImageError) -> None:
     """Stop at the first bad image, naming its position."""
-    raise ImageError(f"image {position}: {error}") from error
+    raise ImageError(f"image {position}: {error}")
 
 
 class FeatureExtractor:
@@ -125,11 +127,11 @@ class FeatureExtractor:
         columns = dict(zip(Outputs._fields, zip(none, *batches, strict=True), strict=True))
         return Outputs(**{name: np.concatenate(columns[name]) for name in self.output_shapes})
 
-    def _see(self, image: ImageSource | Callable[[], bytes]) -> np.ndarray | ImageError:
+    def _see(self, image: ImageSource | Callable[[], bytes]) -> np.ndarray | str:
         try:
             return self.preprocessing(image() if callable(image) else image)
         except ImageError as error:
-            return error
+            return str(error)
 
 
 def _refuse_one(images: object) -> None:
@@ -147,8 +149,8 @@ def _usable(batch: Batch, bad: Callable[[int, ImageError], None]) -> list[np.nda
     pixels = []
     for position, future in batch:
         seen = future.result()
-        if isinstance(seen, ImageError):
-            bad(position, seen)
+        if isinstance(seen, str):
+            bad(position, ImageError(seen))
         else:
             pixels.append(seen)
     return pixels

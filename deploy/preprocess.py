@@ -15,6 +15,8 @@ from . import jpeg
 PIXEL_LIMIT = 80_000_000  # below the 89 million at which Pillow itself begins to warn
 RESIZE_LIMIT = 4096
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  # of image files
+# Not all that Pillow reads: some of its readers are seldom used and seldom checked, and one runs other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 ImageSource = bytes | str | Path | np.ndarray
 Mode = Literal["stretch", "centre_crop"]
@@ -25,37 +27,37 @@ class ImageError(ValueError):
     """An image cannot be used: one line that names it and says why."""
 
 
-def opened(image: ImageSource) -> Image.Image:
-    """Any image file, its bytes or an array -> upright 8-bit RGB, as a Pillow image of its own.
+def opened(image: ImageSource, pixel_limit: int = PIXEL_LIMIT) -> Image.Image:
+    """An image file of one of FORMATS, its bytes or an array -> upright 8-bit RGB, as a Pillow image of its own.
 
     EXIF orientation is applied, the first frame is taken, transparency is laid over white, and of 16 bits the
     high 8 are kept. An array is uint8, (H, W, 3) RGB or (H, W) grey. Raises ImageError for all else, and for
-    more than PIXEL_LIMIT pixels before any of them is decoded.
+    a file of more than `pixel_limit` pixels before any of them is decoded.
     """
-    read = _read(image)
+    read = _read(image, pixel_limit)
     return Image.fromarray(read) if isinstance(read, np.ndarray) else read
 
 
 def decoded(image: ImageSource) -> np.ndarray:
     """The pixels of `opened` as an array of its own: (H, W, 3) uint8 RGB."""
-    return np.require(_read(image), np.uint8, "W")
+    return np.require(_read(image, PIXEL_LIMIT), np.uint8, "W")
 
 
 def turned(encoded: bytes) -> bool:
     """Whether `opened` turns or mirrors an image file, whose EXIF orientation says that it is stored so."""
-    return jpeg.turned(Image.open(io.BytesIO(encoded)))
+    return jpeg.turned(Image.open(io.BytesIO(encoded), formats=FORMATS))
 
 
-def _read(image: ImageSource) -> np.ndarray | Image.Image:
+def _read(image: ImageSource, pixel_limit: int) -> np.ndarray | Image.Image:
     if isinstance(image, np.ndarray):
         return _of_array(image)
     name = "image bytes" if isinstance(image, bytes) else str(image)
     try:
         encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
-        pixels = jpeg.decoded(encoded, PIXEL_LIMIT)
-        return _of_bytes(encoded) if pixels is None else pixels
+        pixels = jpeg.decoded(encoded, pixel_limit)
+        return _of_bytes(encoded, pixel_limit) if pixels is None else pixels
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that Pillow can read") from None
+        raise ImageError(f"{name}: not an image; one of {', '.join(FORMATS)} expected") from None
     # Pillow's readers let SyntaxError, struct.error, EOFError, KeyError... through on damaged files.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -70,10 +72,10 @@ def _of_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _of_bytes(encoded: bytes) -> Image.Image:
-    image: Image.Image = Image.open(io.BytesIO(encoded))
-    if image.width * image.height > PIXEL_LIMIT:
-        raise ImageError(f"{image.width} x {image.height} pixels; the limit is {PIXEL_LIMIT} pixels")
+def _of_bytes(encoded: bytes, pixel_limit: int) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    if image.width * image.height > pixel_limit:
+        raise ImageError(f"{image.width} x {image.height} pixels; the limit is {pixel_limit} pixels")
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ImageError("32-bit float pixels have no known range; save the image with 8 or 16 bits")
@@ -120,9 +122,9 @@ class Preprocessing:
         for wrong in self._mistakes():
             raise ValueError(f"preprocess.{wrong}")
 
-    def __call__(self, image: ImageSource) -> np.ndarray:
-        """The pixels that the network sees of an image: (height, width, 3) uint8 RGB."""
-        upright = opened(image)
+    def __call__(self, image: ImageSource, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
+        """The pixels that the network sees of an image, see `opened`: (height, width, 3) uint8 RGB."""
+        upright = opened(image, pixel_limit)
         resized = self.scaled(upright, *self.size_before_crop(upright.width, upright.height))
         # Half-way cases go to the even neighbour, as in torchvision's CenterCrop.
         left = round((resized.width - self.width) / 2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.preprocess import ImageError, Preprocessing, opened
+from deploy.preprocess import FORMATS, SUFFIXES, ImageError, Preprocessing, opened
 from params.plugin import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,24 @@ def test_a_truncated_file_is_refused_by_name(photo, tmp_path, kind):
 def test_what_is_no_image_is_refused_in_one_line(content):
     with pytest.raises(ImageError, match=r"^image bytes: [^\n]+$"):
         decode(content)
+
+
+def test_every_suffix_that_is_listed_is_of_a_format_that_is_read():
+    of_suffix = Image.registered_extensions()
+    assert {of_suffix[suffix] for suffix in SUFFIXES} == {*FORMATS}
+
+
+def test_other_formats_of_pillow_are_refused_and_those_that_are_read_named(photo):
+    named = "BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"
+    for kind in ("ICO", "PCX", "TGA"):
+        with pytest.raises(ImageError, match=f"^image bytes: not an image; one of {named} expected"):
+            decode(encoded(photo, kind))
+
+
+def test_a_jpeg_of_several_pictures_shows_its_first(photo):
+    several = encoded(photo, "MPO", save_all=True, append_images=[photo.rotate(180)])
+    assert Image.open(io.BytesIO(several)).n_frames == 2
+    np.testing.assert_array_equal(decode(several), decode(encoded(photo, "JPEG")))
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
