@@ -67,7 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     with closing(service.Service(extractor, name=options.name or options.model.stem, threads=options.threads,
                                  limits=limits, gallery=gallery, images=options.images)) as served:
-        process.serve(app.build(served, token=token), served, bound)
+        process.serve(app.build(served, token=token, local=options.host in LOCAL), served, bound)
     return STOPPED
 
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..search import SearchError
 from . import v1, v2
 from .limits import Refused
 from .middleware import Middleware, refused
@@ -27,12 +26,15 @@ class Error(BaseModel):
     error: str
 
 
-def build(service: Service, *, token: str | None = None) -> FastAPI:
-    """The application of a service; with a token, only health and the page are open to those who do not send it."""
+def build(service: Service, *, token: str | None = None, local: bool = False) -> FastAPI:
+    """The application of a service; with a token, only health and the page are open to those who do not send it.
+
+    `local`: nobody but this machine can connect, see Middleware.
+    """
     app = FastAPI(title="Kiln", version=__version__, description=(__doc__ or "").strip(), docs_url=None,
                   redoc_url=None, redirect_slashes=False, responses={"4XX": {"model": Error}, "5XX": {"model": Error}})
     app.state.service = service
-    for kind in (Refused, HTTPException, RequestValidationError, SearchError):
+    for kind in (Refused, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, refused)
     for router in (v1.router, v2.router):
         app.include_router(router)
@@ -40,7 +42,9 @@ def build(service: Service, *, token: str | None = None) -> FastAPI:
     for path in PAGE:
         app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
     _complete(app.openapi(), token=token is not None)
-    app.add_middleware(Middleware, service=service, token=token, open_paths=frozenset({*PAGE, *v2.HEALTH}))
+    routes = [*v1.router.routes, *v2.router.routes, *app.routes]  # what the app wraps a router in has no path
+    app.add_middleware(Middleware, service=service, token=token, local=local,
+                       open_paths=frozenset({*PAGE, *v2.HEALTH}), routes=routes)
     return app
 
 

@@ -87,7 +87,7 @@ class Batcher:
             while (left := self._left()) is None or left > 0:
                 self._changed.wait(left)
             ends = np.cumsum([len(job.rows) for job in self._jobs.values()])
-            count = np.searchsorted(ends, self._batch_size, "right")
+            count = int(np.searchsorted(ends, self._batch_size, "right"))
             jobs = dict(islice(self._jobs.items(), count))
             for answer in jobs:
                 self._drop(answer)

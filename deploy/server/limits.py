@@ -41,17 +41,20 @@ class Room:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.requests = 0
         self.images = 0
         self.bytes = 0
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
-        """Room for one request of one image, given back after the block; `Share.grow` asks for more."""
+        """What one request holds, nothing at first, given back after the block; Refused where all images are taken."""
         share = Share(self, self._limits)
+        share.require(images=1)
+        self.requests += 1
         try:
-            share.grow(images=1)
             yield share
         finally:
+            self.requests -= 1
             self.images -= share.images
             self.bytes -= share.bytes
 
@@ -65,21 +68,23 @@ class Share:
         self.bytes = 0
 
     def hold(self, images: int) -> None:
-        """Say how many images the request turns out to have; Refused where that is too many for it, or for now."""
+        """Take room for the images of a body that came whole; Refused where they are too many for it, or for now."""
         if images > self._limits.max_images:
-            raise Refused(400,
-                          f"images: at most {self._limits.max_images} in a request, got {images}")
-        self.grow(images=images - self.images)
+            raise Refused(400, f"images: at most {self._limits.max_images} in a request, got {images}")
+        self.require(images=images)
+        self.images += images
+        self._room.images += images
 
-    def grow(self, *, images: int = 0, size: int = 0) -> None:
-        """Take more images or bytes; Refused with 413 where the request is too large, 429 where the room is full."""
+    def receive(self, size: int) -> None:
+        """Take room for bytes of the body; Refused with 413 where it becomes too large, 429 where there is none."""
         if self.bytes + size > self._limits.max_body:
-            raise Refused(413,
-                          f"body: at most {self._limits.max_body} bytes, more came; send fewer images at a time")
+            raise Refused(413, f"body: at most {self._limits.max_body} bytes, more came; send fewer images at a time")
+        self.require(size=size)
+        self.bytes += size
+        self._room.bytes += size
+
+    def require(self, *, images: int = 0, size: int = 0) -> None:
+        """Refused with 429 unless there is room for that now."""
         full = self._room.images + images > self._limits.max_queue
         if full or self._room.bytes + size > BODIES * self._limits.max_body:
-            raise Refused(429, "too many requests at once; try again in a second",
-                          {"Retry-After": "1"})
-        for counts in (self, self._room):
-            counts.images += images
-            counts.bytes += size
+            raise Refused(429, "too many requests at once; try again in a second", {"Retry-After": "1"})

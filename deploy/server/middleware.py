@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Mapping, Sequence
 from time import perf_counter
 from typing import TypeVar
 from uuid import uuid4
@@ -13,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..search import SearchError
 from .bodies import one_line
 from .limits import Refused, Share
 from .service import Service
@@ -32,14 +33,22 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 GONE = 499  # as nginx counts clients that did not wait for the answer
+LONGEST = 300  # letters of an error, which may repeat what came
+OURS = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 
 class Middleware:
-    """The outermost layer: token, room, time, headers, counts, and errors that nothing else has caught."""
+    """The outermost layer: token, host, room, time, headers, counts, and errors that nothing else has caught.
 
-    def __init__(self, app: ASGIApp, service: Service, *, token: str | None, open_paths: frozenset[str]) -> None:
-        self._app, self._service, self._open = app, service, open_paths
+    `local` says that nobody but this machine can connect: without a token, the names in OURS are then the only ones
+    that it may be called by. A page of a stranger's, in a browser here, has its own, wherever that name leads.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, *, token: str | None, local: bool, open_paths: frozenset[str],
+                 routes: Sequence[BaseRoute]) -> None:
+        self._app, self._service, self._open, self._routes = app, service, open_paths, routes
         self._expected = None if token is None else f"Bearer {token}".encode()
+        self._only_ours = local and token is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,12 +71,12 @@ class Middleware:
                 raise
             await refusal(error)(scope, receive, answer)
         finally:
-            # Named by the route, not by the path: strangers must not make up new series.
-            route = getattr(scope.get("route"), "path", "other")
+            route = self._route(scope)
             self._service.metrics.requests.labels(route, status).inc()
             self._service.metrics.seconds.labels(route).observe(perf_counter() - began)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._require_host(scope)
         if scope["path"] not in self._open:
             self._require_token(scope)
         if scope["method"] != "POST":  # all that costs much is posted
@@ -76,7 +85,20 @@ class Middleware:
             raise Refused(503, "the service is stopping; ask another", {"Connection": "close"})
         with self._service.room.share() as share:
             scope.setdefault("state", {})["share"] = share
-            await within(self._service.limits.timeout_s, self._app(scope, _metered(receive, share), send))
+            body = Body(receive, share)
+            work = unless(body.gone(), self._app(scope, body.receive, send))
+            await within(self._service.limits.timeout_s, work)
+
+    def _route(self, scope: Scope) -> str:
+        """The path of the route, not of the request: strangers must not make up new series."""
+        matching = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
+        return getattr(scope.get("route") or next(matching, None), "path", "other")
+
+    def _require_host(self, scope: Scope) -> None:
+        host = dict(scope["headers"]).get(b"host", b"localhost")
+        if self._only_ours and not OURS.fullmatch(host):
+            raise Refused(421, f"Host: localhost, 127.0.0.1 or [::1] expected of a service without a token, "
+                               f"got {host.decode('latin-1')}")
 
     def _require_token(self, scope: Scope) -> None:
         if self._expected is None:
@@ -88,6 +110,43 @@ class Middleware:
 
 
 ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+class Body:
+    """The body of a request as it comes, refused once it is more than there is room for."""
+
+    def __init__(self, receive: Receive, share: Share) -> None:
+        self._receive, self._share = receive, share
+        self._whole = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The next part of it."""
+        message = await self._receive()
+        self._share.receive(len(message.get("body", b"")))
+        if not message.get("more_body"):
+            self._whole.set()
+        return message
+
+    async def gone(self) -> None:
+        """Wait until the client, whose body came whole, does not wait for the answer any more."""
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def unless(event: Awaitable[None], work: Awaitable[T]) -> T:
+    """Wait for some work; ClientDisconnect, and the work cancelled, where the event comes first."""
+    watching, working = tasks = asyncio.ensure_future(event), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        del task, tasks, watching, working  # an error of theirs keeps this frame, which is not to keep the error
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
@@ -107,8 +166,6 @@ def refusal(error: Exception) -> Response:
         return _said(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         return _said(400, one_line(error.errors()[0]))
-    if isinstance(error, SearchError):
-        return _said(400, str(error))
     number = uuid4().hex[:12]
     log.error("error %s", number, exc_info=error)
     return _said(500, f"error of the service; its log has it as {number}")
@@ -120,13 +177,5 @@ async def refused(_request: Request, error: Exception) -> Response:
 
 
 def _said(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": " ".join(message.split())}, status, headers)
-
-
-def _metered(receive: Receive, share: Share) -> Callable[[], Awaitable[Message]]:
-    """The body as it comes, refused once it is more than there is room for."""
-    async def metered() -> Message:
-        message = await receive()
-        share.grow(size=len(message.get("body", b"")))
-        return message
-    return metered
+    line = " ".join(message[:LONGEST + 1].split())
+    return JSONResponse({"error": line if len(message) <= LONGEST else f"{line} ..."}, status, headers)

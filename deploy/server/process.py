@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from time import monotonic
 from types import FrameType
 
 import uvicorn
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 
 from .service import Service
 
-GRACE = 5  # seconds that answers may take to be read, once all are given
+GRACE = 5  # seconds that bodies on their way have, and then answers to be read
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -19,14 +20,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, service: Service, bound: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; a second one does not wait for those in hand."""
-    # uvicorn repeats the signal for the handlers before its own once it has stopped: the process is to end well.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    """Answer requests until SIGTERM or SIGINT; a second one ends the process at once, also after this returned."""
+    _end_at_once_on_signals()  # uvicorn brings this back where it returns
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none",
                             timeout_graceful_shutdown=GRACE)
     Server(config, service).run([bound])
-    service.close()
 
 
 class Server(uvicorn.Server):
@@ -35,6 +33,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._ends = 0.0  # bodies on their way, once it is to stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
@@ -44,14 +43,20 @@ class Server(uvicorn.Server):
         print(f"serving {self._service.name} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Refuse new work from now on."""
-        self.force_exit = self._service.stopping
-        self._service.stopping = True
-        super().handle_exit(sig, frame)
+        """Refuse new work from now on; uvicorn's own would send the signal once more in the end."""
+        _end_at_once_on_signals()
+        self._service.stopping = self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop now: asked ten times a second."""
-        asked = await super().on_tick(counter)
-        if asked:
-            self._service.stop()
-        return asked and (self.force_exit or not self._service.room.images)
+        if not await super().on_tick(counter):
+            return False
+        self._service.stop()
+        self._ends = self._ends or monotonic() + GRACE
+        room = self._service.room
+        return not room.images and (not room.requests or monotonic() > self._ends)
+
+
+def _end_at_once_on_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

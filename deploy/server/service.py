@@ -9,10 +9,12 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from starlette.requests import Request
 
 from ..extractor import FeatureExtractor, Outputs
 from ..gallery import Gallery, Hit
-from ..preprocess import SUFFIXES, ImageError
+from ..preprocess import SUFFIXES
+from ..search import SearchError
 from .batching import Batcher
 from .images import seen
 from .limits import Limits, Refused, Room
@@ -26,6 +28,10 @@ class Found(NamedTuple):
 
     hits: list[list[Hit]]
     threshold: float | None
+
+
+class Overflow(ArithmeticError):
+    """The network gave what is no number."""
 
 
 class Service:
@@ -42,55 +48,76 @@ class Service:
         self.metrics = Metrics(self.room)
         self.facts = self._facts()  # now: of a large gallery they take a while
         self.stopping = False
+        self._no_query = np.empty((0, extractor.dim), np.float32)
+        self._index()
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._batcher = Batcher(self._run, batch_size=extractor.batch_size, max_delay=limits.max_delay_ms / 1000)
 
     async def embed(self, encoded: Sequence[bytes]) -> Outputs:
         """The outputs of encoded images; Refused names the first bad one by its place."""
         looks = [partial(seen, image, self.extractor.preprocessing, self.limits.max_pixels) for image in encoded]
-        found = await asyncio.gather(*map(self.threaded, looks))
-        for place, bad in enumerate(found):
-            if isinstance(bad, ImageError):
-                raise Refused(400, f"images[{place}]: {str(bad).removeprefix('image bytes: ')}")
-        pixels = np.stack([image for image in found if not isinstance(image, ImageError)])
-        return await self.infer(self.extractor.tensor(pixels))
+        pixels = []
+        for place, found in enumerate(await asyncio.gather(*map(self.threaded, looks))):
+            if isinstance(found, str):
+                raise Refused(400, f"images[{place}]: {found}")
+            pixels.append(found)
+        return await self._infer(self.extractor.tensor(np.stack(pixels)))
 
     async def infer(self, tensor: np.ndarray) -> Outputs:
-        """The outputs of what the graph takes, at most as long as `max_images`."""
-        step = self.extractor.batch_size
-        jobs = [self._batcher.submit(tensor[start:start + step]) for start in range(0, len(tensor), step)]
-        return self.extractor.join(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
+        """The outputs of what the graph takes, at most as long as `max_images`; Refused where they are no numbers."""
+        try:
+            return await self._infer(tensor)
+        except Overflow:
+            if tensor.dtype.kind != "f":  # pixels: no fault of theirs
+                raise
+            raise Refused(400, "inputs[0]: numbers expected that the network can compute with") from None
 
     async def search(self, encoded: Sequence[bytes], k: int, threshold: float | str | None, *,
                      cameras: list[int] | None, tags: list[str] | None) -> Found:
-        """The k entries nearest to each image, also those below the threshold; SearchError where it is no such."""
+        """The k entries nearest to each image, also below the threshold; Refused where the query does not fit."""
         if self.gallery is None:
             raise Refused(404, "search: this service has no gallery; start it with --gallery")
-        least = self.gallery.threshold_of(threshold)
+        find = partial(self.gallery.search, k=k, cameras=cameras, tags=tags)
+        try:  # with no image yet, so that all that can be wrong is what was asked
+            least = self.gallery.threshold_of(threshold)
+            await self.threaded(partial(find, self._no_query))
+        except SearchError as error:
+            raise Refused(400, str(error)) from None
         outputs = await self.embed(encoded)
-        find = partial(self.gallery.search, outputs.embeddings, k, cameras=cameras, tags=tags)
-        return Found(await self.threaded(find), least)
+        return Found(await self.threaded(partial(find, outputs.embeddings)), least)
 
     async def threaded(self, function: Callable[[], T]) -> T:
         """Call a function on one of the threads that decode."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
-    def image(self, name: str) -> Path | None:
+    async def image(self, name: str) -> Path | None:
         """Where the image of a gallery entry is; None where there is none in the folder of images."""
+        return await self.threaded(partial(self._image, name))
+
+    def stop(self) -> None:
+        """Run waiting batches at once."""
+        self._batcher.hurry()
+
+    def close(self) -> None:
+        """End all threads: what is computed is finished, and no image is decoded any more."""
+        self._pool.shutdown(cancel_futures=True)
+        self._batcher.close()
+
+    async def _infer(self, tensor: np.ndarray) -> Outputs:
+        step = self.extractor.batch_size
+        jobs = [self._batcher.submit(tensor[start:start + step]) for start in range(0, len(tensor), step)]
+        outputs = self.extractor.join(await asyncio.gather(*map(asyncio.wrap_future, jobs)))
+        for name, values in outputs._asdict().items():
+            if values is not None and not np.isfinite(values).all():
+                raise Overflow(f"{self.extractor.path}: its {name} are not finite")
+        return outputs
+
+    def _image(self, name: str) -> Path | None:
         if self.folder is None or self.gallery is None or name not in self.gallery:
             return None
         path = (self.folder / name).resolve()  # symbolic links followed: none leads out of the folder
         inside = path.is_relative_to(self.folder) and path.suffix.lower() in SUFFIXES
         return path if inside and path.is_file() else None
-
-    def stop(self) -> None:
-        """Let nobody wait for requests that will not come."""
-        self._batcher.hurry()
-
-    def close(self) -> None:
-        """Finish what waits, and end all threads."""
-        self._pool.shutdown()
-        self._batcher.close()
 
     def _run(self, tensor: np.ndarray) -> Outputs:
         began = perf_counter()
@@ -109,3 +136,16 @@ class Service:
             "tags": sorted({*self.gallery.tags} - {""})}
         return said | {"name": self.name, "dim": self.extractor.dim, "height": self.extractor.height,
                        "width": self.extractor.width, "gallery": gallery, "images": self.folder is not None}
+
+    def _index(self) -> None:
+        """Have the gallery build now what it would build while the first request waits for it."""
+        if self.gallery is not None:
+            self.gallery.search(self._no_query, tags=[""])
+            if self.folder is not None:
+                self._image("")
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service

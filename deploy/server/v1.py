@@ -79,7 +79,7 @@ async def model(request: Request) -> Response:
 @router.get("/gallery/images/{name:path}", response_class=FileResponse)
 async def image(request: Request, name: str) -> FileResponse:
     """The image of a gallery entry."""
-    path = request.app.state.service.image(name)
+    path = await request.app.state.service.image(name)
     if path is None:
         raise Refused(404, "no such image; those of the gallery are there, if the service has --images")
     return FileResponse(path)

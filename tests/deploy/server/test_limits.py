@@ -82,9 +82,9 @@ def test_what_nobody_waits_for_any_more_is_not_computed(known, extractor, files,
             "parameters": {"timeout": 1000}}
     assert said(known.post("/v2/models/small/infer", json=body), 504).startswith("no answer within 0.001 s")
     assert metrics(known, "kiln_queue_images") == 0
-    answer = known.post("/v1/embeddings", files=files(encoded[1:2]))  # fills the batch
-    np.testing.assert_allclose(answer.json()["embeddings"], extractor.extract(encoded[1:2]), atol=1e-6)
-    assert metrics(known, computed) == before + 1
+    answer = known.post("/v1/embeddings", files=files(encoded[1:3]))  # they fill the batch by themselves
+    np.testing.assert_allclose(answer.json()["embeddings"], extractor.extract(encoded[1:3]), atol=1e-6)
+    assert metrics(known, computed) == before + 2
 
 
 def metrics(client, name):
@@ -99,7 +99,7 @@ def test_a_full_queue_refuses_more_until_there_is_room(serve, shipped, extractor
 
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(post, [image]) for image in encoded[:3]]
-        service.wait_for(images=3)
+        service.wait_for("kiln_queue_images", 3)
         refused = post(encoded[3:5])
         assert said(refused, 429).startswith("too many requests at once") and refused.headers["Retry-After"] == "1"
         waiting.append(pool.submit(post, [encoded[3]]))  # fills the batch, which sets all four off
@@ -117,11 +117,11 @@ def test_a_signal_ends_the_service_once_what_it_has_begun_is_done(serve, shipped
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     with socket.create_connection(("127.0.0.1", service.port)) as half, ThreadPoolExecutor() as pool:
         half.sendall(f"POST /v1/embeddings HTTP/1.1\r\n{head}\r\n".encode() + body[:100])
+        service.wait_for("kiln_queue_bytes", 100)
         waiting = pool.submit(httpx.post, f"{service.url}/v1/embeddings", files=files([encoded[2]]), timeout=60)
-        service.wait_for(images=2)
+        service.wait_for("kiln_queue_images", 1)
         service.process.send_signal(number)
-        while httpx.get(f"{service.url}/v2/health/ready").status_code != 503:
-            pass
+        service.wait_until(lambda: httpx.get(f"{service.url}/v2/health/ready").status_code == 503)
         assert httpx.get(f"{service.url}/v2/health/live").status_code == 200
         refused = httpx.post(f"{service.url}/v1/embeddings", files=files(encoded[:1]))
         assert said(refused, 503) == "the service is stopping; ask another"
@@ -132,7 +132,7 @@ def test_a_signal_ends_the_service_once_what_it_has_begun_is_done(serve, shipped
     found = [json.loads(answered.partition(b"\r\n\r\n")[2]), also.json()]
     np.testing.assert_allclose([each["embeddings"][0] for each in found], extractor.extract([encoded[5], encoded[2]]),
                                atol=1e-6)
-    assert service.process.wait() == 0
+    assert service.process.wait(60) == 0
 
 
 def test_an_error_of_ours_has_a_number_and_its_story_stays_in_the_log(serve, with_metadata, files, encoded):
