@@ -148,7 +148,7 @@ def test_usage_is_exit_2_and_a_run_that_is_not_there_exit_4(params, train):
     assert "compare needs --runs A B" in train("compare", params()).stderr
     assert "--detach belongs to resume_train, not to train" in train("train", params(), "--detach").stderr
     assert "--rank_lists belongs to evaluate, not to train" in train("train", params(), "--rank_lists", "1").stderr
-    assert "whole number >= 1, found 0" in train("evaluate", params(), "--rank_lists", "0").stderr
+    assert "a whole number from 1 expected, got 0" in train("evaluate", params(), "--rank_lists", "0").stderr
 
 
 def test_a_run_starts_from_the_weights_of_another(params, train, tmp_path):
