@@ -37,9 +37,9 @@ def near_duplicates_across(splits: ScannedSplits) -> Iterator[Finding]:
         mixed_up, easy = _similar(splits["gallery"], splits["query"], lambda pairs: pairs.two_identities,
                                   lambda pairs: pairs.one_identity & ~pairs.one_camera)
         yield from findings("warning", "gallery and query", "queries look like images of another identity",
-                            _told(splits["gallery"], splits["query"], mixed_up), **MIXED_UP)
+                            _descriptions(splits["gallery"], splits["query"], mixed_up), **MIXED_UP)
         yield from findings("note", "gallery and query", "queries look like images that they are to find",
-                            _told(splits["gallery"], splits["query"], easy), effect="any network finds these",
+                            _descriptions(splits["gallery"], splits["query"], easy), effect="any network finds these",
                             remedy="nothing, where a thing looks the same from several sides; take copies of a query "
                             "out of gallery")
 
@@ -50,9 +50,9 @@ def near_duplicates_within(splits: ScannedSplits) -> Iterator[Finding]:
         mixed_up, easy = _similar(split, split, lambda pairs: pairs.two_identities & (pairs.first < pairs.second),
                                   lambda pairs: pairs.one_identity & (pairs.first < pairs.second))
         yield from findings("warning", name, "images look like images of another identity",
-                            _told(split, split, mixed_up), **MIXED_UP)
-        yield from findings("note", name, "images look like others of their identity", _told(split, split, easy),
-                            effect="as positives of each other they teach little",
+                            _descriptions(split, split, mixed_up), **MIXED_UP)
+        yield from findings("note", name, "images look like others of their identity",
+                            _descriptions(split, split, easy), effect="as positives of each other they teach little",
                             remedy="nothing, or keep one of each")
 
 
@@ -62,9 +62,9 @@ def _seen_in_training(name: str, train: Scanned, tested: Scanned) -> Iterator[Fi
     turned_round, = _similar(train._replace(thumbnails=train.thumbnails[:, :, ::-1]), tested, _every)
     turned_round[seen >= 0] = -1  # a symmetric picture is told once
     yield from findings("warning", f"train and {name}", f"images of {name} look like images of train",
-                        _told(train, tested, seen), **advice)
+                        _descriptions(train, tested, seen), **advice)
     yield from findings("warning", f"train and {name}", f"images of {name} look like mirror images of train",
-                        _told(train, tested, turned_round), **advice)
+                        _descriptions(train, tested, turned_round), **advice)
 
 
 def _every(pairs: SimilarPairs) -> np.ndarray:
@@ -100,6 +100,6 @@ def _identities(*splits: Scanned) -> list[np.ndarray]:
     return [np.array([*map(numbers.get, split.archive.class_names), -1])[split.archive.labels] for split in splits]
 
 
-def _told(first: Scanned, second: Scanned, likes: np.ndarray) -> list[str]:
+def _descriptions(first: Scanned, second: Scanned, likes: np.ndarray) -> list[str]:
     return [f"{second.archive.original_path(int(j))} like {first.archive.original_path(int(likes[j]))}"
             for j in np.flatnonzero(likes >= 0)]
