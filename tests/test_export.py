@@ -2,7 +2,11 @@
 
 import io
 import json
+import re
+import resource
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +20,12 @@ import train
 from data.archive import Meta, Record, open_archive, write_archive
 from deploy import FeatureExtractor, __version__
 from deploy.selftest import replay
+from tests.forked import forked
 from trainer.proof import TOLERANCES
 from trainer.snapshot import load_snapshot, save_snapshot
 
 CPU = ["CPUExecutionProvider"]
+PAGE = Path(__file__).parents[1] / "docs" / "deployment.md"
 PARAMS = {
     "img_h": 32, "img_w": 16, "epoch": 1, "batch_size": 8, "num_preprocess_workers": 0,
     "model_params": {"backbone": "resnet18", "feature_dim": 16},
@@ -35,6 +41,27 @@ def drawn(identity, view):
     image = Image.fromarray((colours + noise).astype(np.uint8))
     image.resize((20, 40), Image.Resampling.BICUBIC).save(encoded, "JPEG")
     return encoded.getvalue()
+
+
+def example(heading, language):
+    """The one example in a language below a heading of the page about deployment."""
+    section = PAGE.read_text(encoding="utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    (text,) = [text for name, text in re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL) if name == language]
+    return text
+
+
+@pytest.fixture
+def follow(reid_run, tmp_path, monkeypatch):
+    """Run a command line of the page, where runs/exp1 is the run; its exit code."""
+    def follow(line):
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        if not (tmp_path / "runs" / "exp1").exists():
+            (tmp_path / "runs" / "exp1").symlink_to(reid_run)
+        monkeypatch.chdir(tmp_path)
+        python, script, *arguments = shlex.split(line)
+        assert (python, script) == ("python", "export.py")
+        return export.main(arguments)
+    return follow
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +201,7 @@ def test_thresholds_hold_for_what_the_file_says_of_the_images(run, edit, tmp_pat
     assert level["tar"] == pytest.approx(accepted[same].mean(), abs=2 / 630)
     assert 0 < level["far"] <= 0.01 < level["tar"]
     assert f"far=1e-2    {level['threshold']:>12.6f}" in capsys.readouterr().out
-    page = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text(encoding="utf-8")
-    example = page.partition("## Operating threshold\n")[2].partition("```python\n")[2].partition("```")[0]
-    exec(example, seen := {"extractor": extractor, "embeddings": query})
+    exec(example("Operating threshold", "python"), seen := {"extractor": extractor, "embeddings": query})
     assert seen["same"].shape == (30, 30) and seen["same"].diagonal().all()
 
 
@@ -193,14 +218,18 @@ def test_a_metric_that_the_file_does_not_reach_leaves_no_file(run, capsys, preci
     assert (run / "model.onnx").read_bytes() == b"old" and files_of(run) == before
 
 
-def test_triton_gets_the_next_version_of_a_model(run, tmp_path, capsys):
+def test_triton_gets_the_next_version_of_a_model_as_the_page_says(follow, reid_run, tmp_path, capsys):
+    (tmp_path / "repository").mkdir()
+    before = files_of(reid_run)
+    files = set(example("NVIDIA Triton", "").split())
     for version in ("1", "2"):
-        assert export.main(["--run_dir", str(run), "--triton_repository", str(tmp_path), "--model_name", "reid"]) == 0
-        path = tmp_path / "reid" / version / "model.onnx"
+        assert follow(example("NVIDIA Triton", "bash")) == 0
+        path = Path("repository", "reid", version, "model.onnx")
         assert capsys.readouterr().out.startswith(f"{path}: best snapshot")
         assert replay(FeatureExtractor(path, providers=CPU)).passed
-    assert sorted(entry.name for entry in (tmp_path / "reid").iterdir()) == ["1", "2", "config.pbtxt"]
-    assert "model.onnx" not in files_of(run)
+        files.add(str(path))
+        assert {str(path) for path in Path("repository").rglob("*") if path.is_file()} == files
+    assert files_of(reid_run) == before
 
 
 def test_a_network_that_has_died_is_not_proven_and_the_old_file_stays(run, capsys):
@@ -217,26 +246,32 @@ def test_a_network_that_has_died_is_not_proven_and_the_old_file_stays(run, capsy
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp16", 0.5), ("int8", 0.25)])
-def test_a_file_of_lower_precision_says_so_and_what_it_costs(reid_run, exported, tmp_path, capsys, precision, size):
-    path = tmp_path / f"{precision}.onnx"
-    options = ["--output", str(path), "--precision", precision, "--max_metric_drop", "0.2"]
-    assert export.main(["--run_dir", str(reid_run), *options]) == 0
+def test_a_file_of_lower_precision_says_so_and_what_it_costs(follow, reid_run, exported, capsys, precision, size):
+    (line,) = [line for line in example("Lower precision", "bash").splitlines() if precision in line]
+    path = Path(f"{precision}.onnx")
+    line = line.replace(" --max_metric_drop 0.01", "") + " --max_metric_drop 0.2"  # a rank is much on six queries
+    assert follow(line) == 0
     printed = capsys.readouterr()
-    assert printed.err == "" and f"best snapshot of epoch 1, {precision}" in printed.out
-    assert [name.name for name in tmp_path.iterdir()] == [path.name]
+    assert printed.err == "" and printed.out.startswith(f"{path}: best snapshot of epoch 1, {precision}\n")
+    assert sorted(name.name for name in Path().iterdir()) == [path.name, "runs"]
     exact = FeatureExtractor(exported[0], providers=CPU)
     extractor = FeatureExtractor(path, providers=CPU)
     said = extractor.metadata
     assert said["precision"] == precision and said["fingerprint"] != exact.metadata["fingerprint"]
     assert said["golden"]["least_cosine"] == TOLERANCES[precision].replayed and replay(extractor).passed
-    assert said["thresholds"]["genuine"] == 6
-    megabytes, *milliseconds, kept = [line for line in printed.out.splitlines()
-                                      if line.startswith(("megabytes", "ms, batch", "layers left"))]
-    assert [line.split()[2] for line in milliseconds] == ["1", "32"] and kept.endswith(" 0 of 21")
+    assert said["thresholds"]["genuine"] == 6 and said["kept"] == {}
+    labels = [line[:12] for line in example("Lower precision", "").splitlines()]
+    head, megabytes, *_, kept = [line for line in printed.out.splitlines() if line[:12] in labels]
+    assert labels == [head[:12], "megabytes   ", "ms, batch 1 ", "ms, batch 32", kept[:12]]
+    assert kept == "layers left in float32: 0 of 21"
     assert float(megabytes.split()[3]) == pytest.approx(path.stat().st_size / exported[0].stat().st_size, abs=0.01)
     assert float(megabytes.split()[3]) == pytest.approx(size, abs=0.01)
     line = json.loads((reid_run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (line["precision"], line["metrics"]) == (precision, said["file_metrics"])
+    assert (line["export"], line["precision"], line["metrics"]) == (path.name, precision, said["file_metrics"])
+    assert f"{line['cosine']:.7f}" in printed.out
+    cost = line["cost"]
+    assert (cost["kept"], cost["layers"], list(cost["seconds"])) == ({}, 21, ["1", "32"])
+    assert f"{cost['bytes'][0] / 1e6:.2f} {cost['bytes'][1] / 1e6:.2f}".split() == megabytes.split()[1:3]
 
 
 def test_a_run_without_the_snapshot_ends_with_4(run, capsys):
@@ -283,15 +318,70 @@ def test_params_that_hold_elsewhere_only_end_with_2(run, edit, capsys, keys, sai
     assert error.startswith(f"{run}: best snapshot: ") and said in error and error.count("\n") == 1
 
 
-def test_an_evaluator_of_the_users_may_give_numpys_numbers(run, edit, monkeypatch, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "score.py").write_text(
-        "def run_eval(config, predict):\n    return {'mean': abs(predict('val').embeddings).mean()}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    edit("last", evaluation_params={"type": "mine.score"})
+@pytest.fixture
+def own(edit, monkeypatch, tmp_path):
+    """Let a snapshot of the run be scored by an evaluator of the user's: own(which, its text)."""
+    def own(which, text):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / f"score_{tmp_path.name}.py").write_text(text)  # modules stay imported
+        monkeypatch.syspath_prepend(tmp_path)
+        edit(which, evaluation_params={"type": f"mine.score_{tmp_path.name}"})
+    return own
+
+
+def test_an_evaluator_of_the_users_may_give_numpys_numbers_and_a_search(run, own):
+    own("last", """
+from evaluate.market_evaluate import run_eval as market
+from evaluate.protocol import evaluator, scored_of
+
+@evaluator(logits=False)
+def run_eval(config, predict):
+    mean = abs(predict("val").embeddings).mean()
+    return scored_of(market)({}, predict)._replace(values={}, others={"mean": mean})
+""")
     assert export.main(["--run_dir", str(run), "--snapshot", "last"]) == 0
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["export"] == "model.onnx" and 0 < line["metrics"]["mean"] < 1
+    thresholds = FeatureExtractor(run / "model.onnx", providers=CPU).metadata["thresholds"]
+    assert (thresholds["genuine"], thresholds["impostors"]) == (6, 60)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_file_is_proven_leaves_the_old_one_alone(run, own, tmp_path, number, code):
+    own("best", f"import os\n\n\ndef run_eval(config, predict):\n    os.kill(os.getpid(), {int(number)})\n")
+    (run / "model.onnx").write_bytes(b"old")
+    before = files_of(run)
+    process, output = forked(["export.py", "--run_dir", run], {"PYTHONPATH": str(tmp_path)})
+    with output:
+        assert output.read() == ""
+    process.join()
+    assert process.exitcode == code
+    assert (run / "model.onnx").read_bytes() == b"old" and files_of(run) == before
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    ("resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, -1))", r"\S*onnx: cannot be written: .*File too large\n"),
+    ("(run / 'metrics.jsonl').unlink(), (run / 'metrics.jsonl').mkdir()", r"\S*jsonl: .*Is a directory: .*\n"),
+], ids=["the disk is full", "the line cannot be written"])
+def test_what_fails_after_the_proof_leaves_no_part_of_the_file(run, own, capsys, spoil, said):
+    own("best", f"""
+import resource
+from pathlib import Path
+from evaluate.market_evaluate import run_eval as market
+
+def run_eval(config, predict):
+    run = Path({str(run)!r})
+    {spoil}
+    return market({{}}, predict)
+""")
+    (run / "model.onnx").write_bytes(b"old")
+    before, limits = files_of(run), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        assert export.main(["--run_dir", str(run), "--input_format", "float_nchw"]) == 5
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(said, capsys.readouterr().err)
+    assert (run / "model.onnx").read_bytes() == b"old" and files_of(run) == before
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

@@ -87,7 +87,7 @@ def test_versions_follow_one_another_and_a_tuned_configuration_stays(write, repo
 def test_a_file_of_other_tensors_is_refused_and_nothing_changes(write, repository, before, after, said):
     place(write(*before), repository, "reid")
     with pytest.raises(ExportError) as refused:
-        place(write(*after), repository, "reid")
+        place(write(*after), repository, "reid", pytest.fail)
     assert str(refused.value).startswith(f"{repository / 'reid' / 'config.pbtxt'}: {said}")
     assert "\n" not in str(refused.value)
     assert sorted(entry.name for entry in (repository / "reid").iterdir()) == ["1", "config.pbtxt"]
