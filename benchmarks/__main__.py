@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 SCRIPTS = ("scoring", "reranking", "retrieval", "pixels", "opening", "loop_cost", "losses", "features",
-           "gallery_search", "service", "startup")
+           "gallery_search", "service", "precision", "startup")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("numpy", "torch", "torchvision", "onnxruntime-gpu", "pillow", "simplejpeg", "lmdb", "scikit-learn",
             "pytorch-metric-learning", "faiss-cpu")
