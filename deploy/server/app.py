@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -14,7 +13,7 @@ from .. import __version__
 from . import v1, v2
 from .limits import Refused
 from .middleware import Middleware, refused
-from .service import Service
+from .service import Service, service_of
 
 FOLDER = Path(__file__).with_name("page")
 PAGE = {"/": FOLDER / "index.html"} | {f"/{name}": FOLDER / name for name in ("page.css", "page.js", "icon.svg")}
@@ -34,7 +33,7 @@ def build(service: Service, *, token: str | None = None, local: bool = False) ->
     app = FastAPI(title="Kiln", version=__version__, description=(__doc__ or "").strip(), docs_url=None,
                   redoc_url=None, redirect_slashes=False, responses={"4XX": {"model": Error}, "5XX": {"model": Error}})
     app.state.service = service
-    for kind in (Refused, HTTPException, RequestValidationError):
+    for kind in (Refused, HTTPException):
         app.add_exception_handler(kind, refused)
     for router in (v1.router, v2.router):
         app.include_router(router)
@@ -50,7 +49,7 @@ def build(service: Service, *, token: str | None = None, local: bool = False) ->
 
 async def metrics(request: Request) -> Response:
     """Counts and times for Prometheus."""
-    return Response(request.app.state.service.metrics.exposed(), media_type=CONTENT_TYPE_LATEST)
+    return Response(service_of(request).metrics.exposed(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def page(request: Request) -> FileResponse:

@@ -13,7 +13,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 
 from .limits import Refused
-from .service import Service
+from .service import service_of
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 SEVERAL = ("images", "cameras", "tags")  # of a form, where all else is given once
@@ -73,7 +73,7 @@ E = TypeVar("E", bound=EmbeddingsRequest)
 
 async def read_body(request: Request, kind: type[E]) -> E:
     """What a request asks for, by JSON or a form, once there is room for its images; Refused with the first mistake."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     given, options = parse_options_header(request.headers.get("content-type", "nothing"))
     content = given.decode("latin-1")
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # Python knows some that take minutes, or none
@@ -98,19 +98,19 @@ def parsed_json(kind: type[M], body: bytes) -> M:
     return _checked(kind, given, strict=True)
 
 
-def one_line(mistake: Any) -> str:
-    """A mistake as pydantic tells it: where, and what was expected."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.60}" for part in mistake["loc"])
-    reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
-    return f"{path.lstrip('.') or 'body'}: {reason}"
-
-
 def _checked(kind: type[M], given: Any, *, strict: bool = False) -> M:
     """What was read as a model; where it is not strict, texts may stand for numbers, since forms have texts only."""
     try:
         return kind.model_validate(given, strict=strict)
     except ValidationError as error:
-        raise Refused(400, one_line(error.errors(include_url=False, include_input=False)[0])) from None
+        raise Refused(400, _one_line(error.errors(include_url=False, include_input=False)[0])) from None
+
+
+def _one_line(mistake: Any) -> str:
+    """A mistake as pydantic tells it: where, and what was expected."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.60}" for part in mistake["loc"])
+    reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+    return f"{path.lstrip('.') or 'body'}: {reason}"
 
 
 async def _fields(form: FormData) -> dict[str, Any]:

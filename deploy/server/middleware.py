@@ -10,14 +10,12 @@ from typing import TypeVar
 from uuid import uuid4
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .bodies import one_line
 from .limits import Refused, Share
 from .service import Service
 
@@ -164,8 +162,6 @@ def refusal(error: Exception) -> Response:
         return _said(error.status, error.message, error.headers)
     if isinstance(error, HTTPException):
         return _said(error.status_code, error.detail, error.headers)
-    if isinstance(error, RequestValidationError):
-        return _said(400, one_line(error.errors()[0]))
     number = uuid4().hex[:12]
     log.error("error %s", number, exc_info=error)
     return _said(500, f"error of the service; its log has it as {number}")

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from .bodies import JSON, MULTIPART, EmbeddingsRequest, SearchRequest, read_body
 from .limits import Refused
-from .service import Found, Service
+from .service import Found, service_of
 
 router = APIRouter(prefix="/v1")
 
@@ -53,7 +53,7 @@ def _body(kind: type[BaseModel]) -> dict[str, Any]:
 @router.post("/embeddings", response_model=Embeddings, openapi_extra=_body(EmbeddingsRequest))
 async def embeddings(request: Request) -> Response:
     """Embeddings of images."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     asked = await read_body(request, EmbeddingsRequest)
     outputs = await service.embed(asked.images)
     return Response(to_json({"model": service.name, "fingerprint": service.facts["fingerprint"],
@@ -64,7 +64,7 @@ async def embeddings(request: Request) -> Response:
 @router.post("/search", response_model=Results, openapi_extra=_body(SearchRequest))
 async def search(request: Request) -> Response:
     """The gallery entries nearest to each image."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     asked = await read_body(request, SearchRequest)
     found = await service.search(asked.images, asked.k, asked.threshold, cameras=asked.cameras, tags=asked.tags)
     return await service.threaded(partial(_results, found))
@@ -73,13 +73,13 @@ async def search(request: Request) -> Response:
 @router.get("/model")
 async def model(request: Request) -> Response:
     """What the model and the gallery say of themselves."""
-    return _escaped(request.app.state.service.facts)
+    return _escaped(service_of(request).facts)
 
 
 @router.get("/gallery/images/{name:path}", response_class=FileResponse)
 async def image(request: Request, name: str) -> FileResponse:
     """The image of a gallery entry."""
-    path = await request.app.state.service.image(name)
+    path = await service_of(request).image(name)
     if path is None:
         raise Refused(404, "no such image; those of the gallery are there, if the service has --images")
     return FileResponse(path)

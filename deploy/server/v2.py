@@ -9,7 +9,7 @@ from .. import __version__
 from .bodies import JSON
 from .limits import Refused
 from .middleware import within
-from .service import Service
+from .service import Service, service_of
 from .tensors import HEADER, VERSION, InferenceRequest, answered, described, parsed
 
 router = APIRouter(prefix="/v2")
@@ -36,7 +36,7 @@ async def live() -> dict[str, bool]:
 @router.get("/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
     """Whether requests are welcome; 503 once the service is stopping."""
-    if _service(request).stopping:
+    if service_of(request).stopping:
         raise Refused(503, "the service is stopping")
     return {"ready": True}
 
@@ -74,13 +74,8 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
     return Response(body, headers=headers)
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 def _require(request: Request, name: str, version: str) -> Service:
-    service = _service(request)
+    service = service_of(request)
     if (name, version) != (service.name, VERSION):
         raise Refused(404, f"model: {service.name}, version {VERSION}, expected, got {name}, version {version}")
     return service

@@ -151,6 +151,7 @@ def test_unknown_paths_and_methods_are_refused_in_the_same_form(client):
     for path in ("/v1/nothing", "/v1/model/", "/page"):
         assert refused(client.get(path), 404) == "Not Found"
     assert refused(client.get("/v1/search"), 405) == "Method Not Allowed"
+    assert client.head("/").status_code == 200
 
 
 def test_without_a_gallery_embeddings_are_all_there_is(serve, model, encoded, files):
