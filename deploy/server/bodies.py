@@ -18,6 +18,7 @@ from .service import service_of
 MULTIPART, JSON = "multipart/form-data", "application/json"
 SEVERAL = ("images", "cameras", "tags")  # of a form, where all else is given once
 FIELDS = 10_000  # of a form that are no images
+REASONS = {"extra_forbidden": "no such key", "model_type": "an object expected", "bytes_type": "base64 expected"}
 
 
 def _decoded(image: bytes | str) -> bytes:
@@ -109,7 +110,7 @@ def _checked(kind: type[M], given: Any, *, strict: bool = False) -> M:
 def _one_line(mistake: Any) -> str:
     """A mistake as pydantic tells it: where, and what was expected."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.60}" for part in mistake["loc"])
-    reason = "no such key" if mistake["type"] == "extra_forbidden" else mistake["msg"].removeprefix("Value error, ")
+    reason = REASONS.get(mistake["type"], mistake["msg"].removeprefix("Value error, "))
     return f"{path.lstrip('.') or 'body'}: {reason}"
 
 
