@@ -28,7 +28,7 @@ demo: install
 	@$(RUN) -m benchmarks.demo_table $(DEMO)/runs/figures $(DEMO)/features.npz
 
 test: install
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(RUN) -m flake8

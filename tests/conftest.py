@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import lmdb
@@ -15,6 +16,16 @@ from tests.forked import forked
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests run one per core; read when torch is first imported
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
+
+
+@pytest.fixture(scope="session")
+def one_registry():
+    """torch reads its 500 ONNX operators from their sources at every export, a third of the time: here once."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
 import torch
 
 import export
 from data.archive import open_archive
 from train import main
 from trainer.snapshot import load_snapshot
+
+pytestmark = pytest.mark.usefixtures("one_registry")
 
 
 def test_two_sets_are_trained_on_together_and_their_identities_do_not_merge(params, figures, archives, tmp_path, capfd):

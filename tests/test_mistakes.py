@@ -49,7 +49,7 @@ def mutated(text, draw):
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_mutation_is_accepted_or_refused_by_path(params, tmp_path, capsys, part):
-    path = params()
+    path = params(model_params={"backbone": "resnet18", "neck": {"type": "linear+bn+dropout"}, "feature_dim": 32})
     text = path.read_text()
     draw = random.Random(part)
     refused = 0

@@ -4,7 +4,6 @@ import json
 import random
 import signal
 
-import pytest
 import torch
 
 from trainer.snapshot import load_snapshot
@@ -69,13 +68,15 @@ def test_a_stopped_run_goes_on_at_the_very_step(params, train, train_until, tmp_
     assert lines.count('"step": 4,') == 1  # no step is recorded twice
 
 
-@pytest.mark.parametrize("keys", [{"num_preprocess_workers": 1}, {"num_preprocess_workers": 3},
-                                  {"num_preprocess_workers": 1, "worker_start": "spawn"}])
-def test_the_number_of_workers_does_not_change_the_weights(params, train, tmp_path, keys):
-    for name, workers in (("none", {}), ("some", keys)):
-        assert train("train", params(epoch=1, **workers), "--sub_working_dir", name).returncode == 0
-    none, some = (states(tmp_path, name)[0] for name in ("none", "some"))
-    assert identical(none["network"], some["network"])
+def test_the_number_of_workers_does_not_change_the_weights(params, train, tmp_path):
+    weights = {}
+    for name, workers in {"none": {}, "one": {"num_preprocess_workers": 1}, "three": {"num_preprocess_workers": 3},
+                          "spawned": {"num_preprocess_workers": 1, "worker_start": "spawn"}}.items():
+        path = params(epoch=1, evaluation_params=None, **workers)
+        assert train("train", path, "--sub_working_dir", name).returncode == 0
+        weights[name] = states(tmp_path, name, best=False)[0]["network"]
+    for name in ("one", "three", "spawned"):
+        assert identical(weights["none"], weights[name]), name
 
 
 def test_a_longer_run_is_trained_on_from_its_end(params, train, tmp_path):

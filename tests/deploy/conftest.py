@@ -87,7 +87,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory, encoded, expected):
+def models(tmp_path_factory, encoded, expected, one_registry):
     """The model in each input format, with golden vectors of four images: format -> path."""
     folder = tmp_path_factory.mktemp("models")
     golden = golden_vectors(encoded[:4], expected["embeddings"][:4], PREPROCESSING, 0.9999)

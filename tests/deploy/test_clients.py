@@ -42,7 +42,7 @@ MODELS = [("resnet18", "uint8_nhwc"), ("resnet18", "float_nchw"), ("stripes", "f
 
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
-def exported(request, tmp_path_factory, encoded):
+def exported(request, tmp_path_factory, encoded, one_registry):
     """A network in one input format: its extractor, the tensor of seven photographs, and their embeddings."""
     name, input_format = request.param
     pixels = np.stack([SIZE(image) for image in encoded])

@@ -15,6 +15,7 @@ from trainer.predict import run_network
 from trainer.proof import prove
 from trainer.snapshot import load_snapshot, save_snapshot
 
+pytestmark = pytest.mark.usefixtures("one_registry")
 SMALLEST = ["resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
 
 

@@ -42,7 +42,7 @@ class Small(nn.Module):
 
 
 @pytest.fixture
-def make_gate(figures):
+def make_gate(figures, one_registry):
     """A gate for a network, whose metric is how far a file's embeddings of queries are from the network's."""
     def make(network, *, folder=figures, mode="max", evaluated=True):
         name = "nearness" if mode == "max" else "distance"

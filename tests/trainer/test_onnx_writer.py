@@ -13,6 +13,7 @@ from trainer.onnx_writer import ExportError, describe, write_onnx
 from trainer.output import Output
 from trainer.vision import torchvision
 
+pytestmark = pytest.mark.usefixtures("one_registry")
 SIZE = Preprocessing(32, 16)
 
 

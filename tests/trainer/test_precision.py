@@ -18,6 +18,7 @@ from trainer.precision import Lowered, likeness
 from trainer.predict import run_network
 from trainer.proof import TOLERANCES, prove
 
+pytestmark = pytest.mark.usefixtures("one_registry")
 SIZE = Preprocessing(64, 32)
 
 
