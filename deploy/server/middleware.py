@@ -134,17 +134,19 @@ class Body:
 
 async def unless(event: Awaitable[None], work: Awaitable[T]) -> T:
     """Wait for some work; ClientDisconnect, and the work cancelled, where the event comes first."""
-    watching, working = tasks = asyncio.ensure_future(event), asyncio.ensure_future(work)
+    async def watch() -> None:
+        await event
+        scope.reschedule(0)  # its time is over
+
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        del task, tasks, watching, working  # an error of theirs keeps this frame, which is not to keep the error
+        async with asyncio.timeout(None) as scope:
+            watching = asyncio.create_task(watch())
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        raise ClientDisconnect from None
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
