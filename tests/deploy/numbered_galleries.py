@@ -30,12 +30,6 @@ def number_of(gallery):
     return int(number)
 
 
-def drawn(count, seed=0, dim=DIM):
-    """So many random unit vectors."""
-    vectors = np.random.default_rng(seed).standard_normal((count, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 def files_of(folder):
     """The files of the only generation there: column -> path."""
     [generation] = folder.glob("generation-*")

@@ -6,6 +6,7 @@ import pytest
 
 from deploy import SearchError, nearest
 from deploy.approximate import ApproximateIndex
+from tests.deploy.inputs import unit
 
 needs_faiss = pytest.mark.skipif(not importlib.util.find_spec("faiss"),
                                  reason="approximate search needs faiss: pip install faiss-cpu")
@@ -16,7 +17,7 @@ def identities(count, of_each, dim=32):
     draw = np.random.default_rng(0)
     vectors = np.tile(draw.standard_normal((count, dim)), (of_each, 1))
     vectors += 0.5 * draw.standard_normal(vectors.shape)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit(vectors)
 
 
 @pytest.fixture(scope="module")

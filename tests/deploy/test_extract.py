@@ -15,8 +15,7 @@ from deploy import ImageError
 from deploy.extract import main
 from deploy.listing import list_images
 from deploy.sealed import COLUMNS
-
-NAMES = ["0.jpg", "1.jpg", "more/2.JPG", "more/3.JPG", "more/4.JPG", "more/5.JPG", "more/6.JPG"]
+from tests.deploy.inputs import NAMES
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 import json
-import runpy
 import threading
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy import FeatureExtractor, Gallery, GalleryError, Hit, nearest
+from tests.deploy.inputs import drawn
 
 DIM = 6
 FINGERPRINT = "5eed" * 16
-drawn = runpy.run_path(Path(__file__).with_name("numbered_galleries.py"))["drawn"]
 
 
 class Plain:

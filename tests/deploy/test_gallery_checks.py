@@ -1,14 +1,11 @@
 """What a gallery takes for thresholds, cameras, names and embeddings, and what it says of anything else."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from deploy import Gallery, GalleryError, SearchError
+from tests.deploy.inputs import drawn
 
-drawn = runpy.run_path(Path(__file__).with_name("numbered_galleries.py"))["drawn"]
 DIM = 6
 FINGERPRINT = "5eed" * 16
 LAST = 2**63 - 1

@@ -9,8 +9,8 @@ import pytest
 from data.archive import Meta, Record, write_archive
 from deploy import Gallery
 from deploy.gallery.__main__ import main
+from tests.deploy.inputs import NAMES
 
-NAMES = ["0.jpg", "1.jpg", "more/2.JPG", "more/3.JPG", "more/4.JPG", "more/5.JPG", "more/6.JPG"]
 CPU = ["--providers", "CPUExecutionProvider"]
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from deploy import Gallery, GalleryError
+from tests.deploy.inputs import drawn
 
 SCRIPT = Path(__file__).with_name("numbered_galleries.py")
-numbered, number_of, files_of, drawn = map(runpy.run_path(SCRIPT).get, ("numbered", "number_of", "files_of", "drawn"))
+numbered, number_of, files_of = map(runpy.run_path(SCRIPT).get, ("numbered", "number_of", "files_of"))
 DIM = 6
 
 

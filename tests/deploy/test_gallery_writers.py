@@ -16,9 +16,10 @@ import pytest
 
 from deploy import Gallery, GalleryError
 from deploy.gallery.folder import check_place
+from tests.deploy.inputs import drawn
 
 SCRIPT = Path(__file__).with_name("numbered_galleries.py")
-numbered, number_of, files_of, drawn = map(runpy.run_path(SCRIPT).get, ("numbered", "number_of", "files_of", "drawn"))
+numbered, number_of, files_of = map(runpy.run_path(SCRIPT).get, ("numbered", "number_of", "files_of"))
 KILLED = f"ended by {signal.SIGKILL:d}\n"
 
 

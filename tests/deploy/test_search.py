@@ -1,23 +1,17 @@
 import re
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
 from deploy import Nearest, SearchError, nearest
 from deploy.search import similarities
+from tests.deploy import inputs
+from tests.deploy.inputs import unit
 
 DIM = 24
-
-
-def unit(vectors):
-    """Rows scaled to length 1, float32."""
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def drawn(count, seed=0, dim=DIM):
-    """So many random unit vectors."""
-    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+drawn = partial(inputs.drawn, dim=DIM)
 
 
 def by_sorting(query, gallery, k):

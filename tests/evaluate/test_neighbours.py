@@ -7,12 +7,7 @@ import pytest
 
 from evaluate.distances import Cosine, unit
 from evaluate.neighbours import bytes_per_image, distance, neighbours
-
-
-def nearest_by_loops(cosines, k):
-    """Itself, then by falling cosine, then by row."""
-    return [[i, *sorted((j for j in range(len(row)) if j != i), key=lambda j: (-row[j], j))][:k]
-            for i, row in enumerate(cosines)]
+from tests.evaluate.loops import nearest_by_loops
 
 
 def embeddings_of(kind, count=200):

@@ -8,12 +8,7 @@ import pytest
 from data.records import DataError
 from evaluate.distances import Cosine, unit
 from evaluate.rerank import Reranked, least_mib, rerank
-
-
-def nearest_by_loops(cosines, k):
-    """Itself, then by falling cosine, then by row."""
-    return [[i, *sorted((j for j in range(len(row)) if j != i), key=lambda j: (-row[j], j))][:k]
-            for i, row in enumerate(cosines)]
+from tests.evaluate.loops import nearest_by_loops
 
 
 def dense_rerank(cosines, queries, k1, k2, lambda_value):
