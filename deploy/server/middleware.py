@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TypeVar
 from uuid import uuid4
@@ -84,7 +84,7 @@ class Middleware:
         with self._service.room.share() as share:
             scope.setdefault("state", {})["share"] = share
             body = Body(receive, share)
-            work = unless(body.gone(), self._app(scope, body.receive, send))
+            work = unless(body.gone, self._app(scope, body.receive, send))
             await within(self._service.limits.timeout_s, work)
 
     def _route(self, scope: Scope) -> str:
@@ -132,10 +132,10 @@ class Body:
             pass
 
 
-async def unless(event: Awaitable[None], work: Awaitable[T]) -> T:
+async def unless(event: Callable[[], Awaitable[None]], work: Awaitable[T]) -> T:
     """Wait for some work; ClientDisconnect, and the work cancelled, where the event comes first."""
     async def watch() -> None:
-        await event
+        await event()
         scope.reschedule(0)  # its time is over
 
     try:

@@ -130,6 +130,18 @@ def test_what_is_refused_before_its_route_is_counted_as_its_own(opened, encoded,
     asyncio.run(run())
 
 
+def test_what_is_posted_where_nothing_is_is_answered_without_its_body(opened):
+    async def never():
+        await asyncio.Event().wait()
+        yield b""
+
+    async def run():
+        async with opened() as (served, client):
+            assert said(await client.post("/v1/nothing", content=never()), 404) == "Not Found"
+            assert counted(served, "other", 404) == 1 and served.room.requests == 0
+    asyncio.run(run())
+
+
 def test_to_this_machine_alone_a_service_answers_by_its_names_alone(opened, service):
     ours = "localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"
     others = "rebound.example", "rebound.example:80", "localhost.rebound.example", "127.0.0.1.rebound.example"
