@@ -4,8 +4,9 @@ python -m benchmarks.precision [--run RUN ...] [--rounds 9] [--threads 1] [--sma
 
 Every RUN, a finished run's folder, is exported in all precisions by `export.py`, without a limit to what a lower one
 may cost, and so scored by its own evaluator; its metrics.jsonl says so, too. Without any, small networks are trained
-on drawn figures (data.figures) first: one with plain convolutions, one with depthwise ones and gates; what int8 is
-worth is better told by runs with networks and images of the size that ships. Then the files run the same images in
+on drawn figures (data.figures) first: one with plain convolutions, one with depthwise ones and gates, which hardly
+learns in so few epochs: read its speed and size. What int8 is worth is better told by runs with networks and images
+of the size that ships. Then the files run the same images in
 turns. A CPU's fp16 saves memory, not time: onnxruntime computes in float32 there. int8 is fast where a CPU has dot
 products of bytes (VNNI on x86).
 """
