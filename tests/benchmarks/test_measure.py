@@ -11,7 +11,7 @@ from benchmarks.__main__ import SCRIPTS
 from benchmarks.measure import Comparison, Limit, agreed, at_least, at_most, extra_mib, in_turns, table
 
 PEERS = {"retrieval": "pytorch_metric_learning", "gallery_search": "faiss"}
-LONG = {"features", "loop_cost", "losses", "pixels", "service"}  # over five seconds even on little data
+LONG = {"features", "loop_cost", "losses", "pixels", "precision", "service"}  # over five seconds even on little data
 
 
 def test_contenders_take_turns():
