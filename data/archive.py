@@ -13,8 +13,8 @@ import numpy as np
 
 from data.records import DataError
 from deploy.files import replacing
-from deploy.sealed import (COLUMNS, FORMAT, INDEX, SEAL, VERSION, DamagedValue, SealedError, SealedFile, column_key,
-                           record_key)
+from deploy.sealed import (COLUMNS, FORMAT, INDEX, SEAL, VERSION, DamagedValue, HeldOpen, SealedError, SealedFile,
+                           column_key, record_key)
 
 COMMIT_BYTES = 1 << 24
 FIRST_MAP_BYTES = 1 << 24
@@ -69,6 +69,8 @@ class Archive:
             self._seal, self.source, self.split, self.class_names, _ = self._file.header
             self.labels, self.cameras, self.sequences, self.checksums = (
                 self._file.column(name) for name in ("labels", "cameras", "sequences", "checksums"))
+        except HeldOpen as error:
+            raise DataError(f"{path}: {error}") from error
         except SealedError as error:
             raise _refusal(f"{path}: {error}", path) from error
         if seal not in (None, self._seal):

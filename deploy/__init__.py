@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 __all__ = ["FeatureExtractor", "Gallery", "GalleryError", "Hit", "ImageError", "ModelError", "Nearest", "Outputs",
            "Preprocessing", "SearchError", "nearest"]
 
-_MODULES = ("preprocess", "session", "search", "extractor", "gallery")
+_MODULES = ("search", "gallery", "preprocess", "session", "extractor")  # those that need the least first
 
 
 def __getattr__(name: str) -> Any:
@@ -24,5 +24,9 @@ def __getattr__(name: str) -> Any:
         for module in _MODULES:
             found = vars(import_module(f".{module}", __name__))
             if name in found:
-                return found[name]
+                return globals().setdefault(name, found[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .preprocess import ImageError
-from .sealed import SealedError, SealedFile, record_key
+from .sealed import HeldOpen, SealedError, SealedFile, record_key
 
 REMEDY = "pack it again with data.pack"
 
@@ -29,6 +29,8 @@ def records(path: Path) -> Records:
     try:
         file = SealedFile(path)
         paths, *columns = (file.column(name) for name in ("paths", "path_ends", "checksums", "cameras", "labels"))
+    except HeldOpen as error:
+        raise ImageError(f"{path}: {error}") from error
     except SealedError as error:
         raise ImageError(f"{path}: {error}; {REMEDY}") from error
     ends, checksums, cameras, labels = (column.tolist() for column in columns)

@@ -1,16 +1,14 @@
 """Files that appear whole or not at all."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where two that write one file at the same time are not kept apart
-    fcntl = None  # type: ignore[assignment]
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of a filesystem without them
 
 
 class DiskError(OSError):
@@ -38,9 +36,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, durable: boo
 
     Raises DiskError; the old file is then still there and nothing else is left.
     """
-    with replacing(path, durable=durable) as part:
-        with explained(path), part.open("wb") as file:  # now, since how full the disk is shows while the part is there
-            write(file)
+    with _replacing(path, durable) as part:
+        with explained(path):  # now, since how full the disk is shows while the part is there
+            write(part)
+            part.flush()
 
 
 @contextmanager
@@ -49,44 +48,66 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     One writer at a time: others wait. Raises DiskError; errors of the one who writes come as they are.
     """
+    with _replacing(path, durable) as part:
+        yield Path(part.name)
+
+
+@contextmanager
+def _replacing(path: Path, durable: bool) -> Iterator[BinaryIO]:
     part = path.with_name(f".{path.name}.part")
     with explained(path):
-        held = _hold(part)
-    with held:
+        file = _hold(part)
+    with file:
         try:
-            yield part
+            yield file
             with explained(path):
                 if durable:
-                    _sync(part)
+                    os.fsync(file.fileno())
                 os.replace(part, path)
-                if durable:
-                    sync_directory(path.parent)
         except BaseException:
-            part.unlink(missing_ok=True)
+            if _is_at(part, file):
+                part.unlink()
             raise
+    if durable:
+        with explained(path):
+            sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
     """Make renames in a directory last through a power cut."""
-    _sync(directory)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _hold(part: Path) -> AbstractContextManager[object]:
-    """Make the file, or empty the one that a killed writer left; others wait until what is returned is closed.
+def _hold(part: Path) -> BinaryIO:
+    """The file, new or emptied of what a killed writer left; others wait until it is closed.
 
-    One name for all writers, and a lock that the kernel frees: so there is one such file at most, whoever is killed
-    how often. Names of their own would need no lock, but nobody could tell which of them nobody writes any more.
+    One name for all writers, and a lock that goes with the process, and the children that it forked meanwhile: so
+    there is one such file at most, whoever is killed how often. Names of their own would need no lock, but nobody
+    could tell which of them nobody writes any more. Where a filesystem has no locks, writers are not kept apart.
     """
-    if fcntl is None:
-        part.write_bytes(b"")
-        return nullcontext()
     while True:
-        with ExitStack() as stack:
-            file = stack.enter_context(part.open("ab"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+        file = open(part, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+        try:
+            _lock(file)
             if _is_at(part, file):  # and has not gone to its place while we waited
-                file.truncate(0)
-                return stack.pop_all()
+                file.truncate()
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: BinaryIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
@@ -94,14 +115,6 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _free_bytes(folder: Path) -> int:

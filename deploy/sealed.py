@@ -7,7 +7,6 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 import lmdb
 import numpy as np
@@ -23,6 +22,10 @@ COLUMNS = {  # each under a key of its own, so that only what is asked for is re
 
 class SealedError(ValueError):
     """A file is no whole archive: what is wrong with it, to be said after its name."""
+
+
+class HeldOpen(SealedError):
+    """Code other than this has the file open in this process, and lmdb opens it once: it may well be whole."""
 
 
 class DamagedValue(SealedError):
@@ -54,8 +57,9 @@ class _Opened:
 
 
 # lmdb refuses to open a file twice in one process and in its forked children; with lock=False a child reads
-# through what it inherited. So all that read a file share one environment, as long as any does.
-_opened: WeakValueDictionary[tuple[int, int], _Opened] = WeakValueDictionary()
+# through what it inherited. So all that read a file share one environment. It stays open: closing one while another
+# thread opens it, or forks, would leave it open for lmdb and closed for us.
+_opened: dict[tuple[int, int], _Opened] = {}
 _opening = threading.Lock()
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
@@ -131,6 +135,8 @@ def _open(path: Path, file: tuple[int, int]) -> _Opened:
     try:
         environment = lmdb.open(str(path), subdir=False, create=False, readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
+        if "already open in this process" in str(error):
+            raise HeldOpen("held open by other code of this process; close it there first") from error
         whole = f"cut short, or no archive ({error})"
         raise SealedError(whole if os.access(path, os.R_OK) else "no permission to read it") from error
     return _Opened(file, environment, (environment.info()["last_pgno"] + 1) * environment.stat()["psize"])

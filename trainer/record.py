@@ -90,14 +90,10 @@ def _event_file(run: RunDirectory, step: int) -> EventsWriter:
 
 
 def _drop_after(run: RunDirectory, epoch: int, step: int) -> None:
-    def stays(line: str) -> bool:
-        if not line.endswith("\n"):  # cut short by a crash
-            return False
-        record = json.loads(line)
-        again = "evaluation" in record and record["epoch"] > epoch
-        return 0 < step >= record["step"] and not again
+    def stays(line: Mapping[str, Any]) -> bool:
+        again = "evaluation" in line and line["epoch"] > epoch
+        return 0 < step >= line["step"] and not again
 
-    if not run.metrics.is_file():
-        return
-    kept = filter(stays, run.metrics.read_text(encoding="utf-8").splitlines(keepends=True))
-    write_whole(run.metrics, lambda file: file.write("".join(kept).encode()))
+    if run.metrics.is_file():
+        kept = "".join(f"{json.dumps(line)}\n" for line in run.read_metrics() if stays(line))
+        write_whole(run.metrics, lambda file: file.write(kept.encode()))

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -116,15 +117,20 @@ class RunDirectory:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one object to metrics.jsonl; `epoch` and `step` say where the run then stood."""
-        with explained(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with explained(self.metrics), self.metrics.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a crash or a full disk cut the last line short
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl; a crash or a writer at work may have left the last one cut short."""
-        if not self.metrics.is_file():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Every line of metrics.jsonl but those that a crash, a full disk or a writer at work has cut short."""
+        found = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def read_status(self) -> dict[str, Any]:
         """status.json as it is, with state "dead" where its process is gone; RunError when there is no run."""

@@ -16,6 +16,7 @@ from data.archive import Meta, Record, open_archive, write_archive
 from data.records import DataError
 from deploy.archive import records as records_of
 from deploy.files import DiskError
+from deploy.preprocess import ImageError
 from deploy.sealed import COLUMNS, INDEX, SEAL, column_key, record_key
 
 REMEDY = "python -m data.pack folder ROOT"
@@ -120,13 +121,13 @@ def test_one_file_is_read_by_data_and_by_deploy_in_one_process(written):
     assert listed.images[3]() == open_archive(path).read(3) == records[3].image
 
 
-def test_a_file_that_nobody_reads_any_more_is_closed(written):
-    path, records = written
-    archive = open_archive(path)
-    with pytest.raises(lmdb.Error, match="already open in this process"):
-        lmdb.open(str(path), subdir=False, readonly=True, lock=False)
-    del archive
-    lmdb.open(str(path), subdir=False, readonly=True, lock=False).close()
+def test_an_archive_that_other_code_holds_open_is_told_from_a_damaged_one(written):
+    path, _ = written
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False):
+        for read, error in ((open_archive, DataError), (records_of, ImageError)):
+            with pytest.raises(error, match=r"train\.lmdb: held open by other code of this process; close it there"):
+                read(path)
+    assert len(open_archive(path)) == 12
 
 
 def digests(archive, queue):

@@ -1,5 +1,8 @@
 """Files that appear whole or not at all."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -75,3 +78,31 @@ def test_a_file_is_replaced_by_one_that_others_write_by_its_name(tmp_path):
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_filesystem_without_locks_is_written_to(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    write_whole(tmp_path / "file", lambda file: file.write(b"whole"))
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"whole")]
+
+
+def test_an_error_after_the_file_is_in_its_place_leaves_the_next_writer_alone(tmp_path, monkeypatch):
+    path, part = tmp_path / "file", tmp_path / ".file.part"
+    replace = os.replace
+
+    def replace_then_fail(*places):
+        replace(*places)
+        part.write_bytes(b"of the next writer")
+        raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+
+    monkeypatch.setattr(os, "replace", replace_then_fail)
+    with pytest.raises(DiskError, match="Interrupted"):
+        write_whole(path, lambda file: file.write(b"whole"))
+    assert (path.read_bytes(), part.read_bytes()) == (b"whole", b"of the next writer")
+
+
+def failing(number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+    return fail

@@ -93,3 +93,14 @@ def test_runs_are_listed_by_name_and_other_folders_are_not(tmp_path):
 def test_a_run_that_is_not_there_is_told(tmp_path):
     with pytest.raises(RunError, match="no such run; --operation list shows the runs there are"):
         RunDirectory(tmp_path / "gone").read_status()
+
+
+def test_a_line_that_was_cut_short_costs_no_other(tmp_path):
+    run = RunDirectory(tmp_path / "exp1")
+    run.create({})
+    run.append_metrics({"epoch": 1, "step": 1, "loss": 0.25})
+    with run.metrics.open("a") as file:
+        file.write('{"epoch": 1, "st')
+    run.append_metrics({"epoch": 1, "step": 3, "loss": float("nan")})
+    assert [line["step"] for line in run.read_metrics()] == [1, 3]
+    assert run.metrics.read_text().splitlines()[1] == '{"epoch": 1, "st'
