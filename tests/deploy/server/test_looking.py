@@ -2,6 +2,7 @@
 
 import gc
 import io
+import signal
 import struct
 import sys
 
@@ -47,12 +48,26 @@ def test_what_only_looks_like_scans_is_no_reason_to_refuse(progressive):
         np.testing.assert_array_equal(look(harmless), look(whole))
 
 
-@pytest.mark.parametrize("between", [b"\xff" * 5, b"\x00\x17", b"\xff\x00", b"\xff\xd0", b"\xff\xfe\x00\x02"],
-                         ids=["fill bytes", "garbage", "a stuffed byte", "a restart marker", "a comment"])
+@pytest.mark.parametrize("between", [b"\xff" * 5, b"\x00\x17", b"\xff\x00", b"\xff\xd0", b"\xff\xfe\x00\x02",
+                                     b"\xff\x02\xff\xff"],
+                         ids=["fill bytes", "garbage", "a stuffed byte", "a restart marker", "a comment",
+                              "a marker that a restart skips, but no segment"])
 def test_scans_are_found_behind_all_that_libjpeg_skips(progressive, between):
     table_and_scan = progressive(SWEEPS)[:-2]
     last = table_and_scan[table_and_scan.rfind(b"\xff\xc4"):]
     assert look(table_and_scan + (between + last) + b"\xff\xd9") == TOO_MANY
+
+
+def test_fill_bytes_without_end_take_no_time_worth_mentioning(progressive):
+    whole = progressive(10)
+    comment = b"\xff\xfe" + (2 * SWEEPS + 4).to_bytes(2) + SCAN * (SWEEPS + 1)
+    usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("not done within a minute"))
+    signal.alarm(60)  # time that grows with their square is minutes
+    try:
+        assert look(whole[:2] + comment + whole[2:-2] + b"\xff" * 2**18 + b"\x00\xff\xd9").shape == (24, 16, 3)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, usual)
 
 
 def test_segments_without_end_are_not_walked_through(progressive):
