@@ -125,18 +125,22 @@ class Preprocessing:
     def __call__(self, image: ImageSource, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
         """The pixels that the network sees of an image, see `opened`: (height, width, 3) uint8 RGB."""
         upright = opened(image, pixel_limit)
-        resized = self.scaled(upright, *self.size_before_crop(upright.width, upright.height))
+        resized = self.scaled(upright, *self.size_before_crop(upright.width, upright.height, pixel_limit))
         # Half-way cases go to the even neighbour, as in torchvision's CenterCrop.
         left = round((resized.width - self.width) / 2)
         top = round((resized.height - self.height) / 2)
         return np.array(resized.crop((left, top, left + self.width, top + self.height)))
 
-    def size_before_crop(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) to which an image of that size is brought before the network's is cut out."""
+    def size_before_crop(self, width: int, height: int, pixel_limit: int = PIXEL_LIMIT) -> tuple[int, int]:
+        """(width, height) to which an image of that size is brought before the network's is cut out.
+
+        Raises ImageError where that takes more than `pixel_limit` pixels, and than it takes for any image.
+        """
         size = self._covering(width, height)
-        if math.prod(size) > PIXEL_LIMIT:  # a thread-like image, scaled until its short side fits
+        most = max(pixel_limit, math.prod(self._sides()))
+        if math.prod(size) > most:  # a thread-like image, scaled until its short side fits
             raise ImageError(f"image of {width} x {height}: too thin for mode {self.mode}, "
-                             f"which needs it at {size[0]} x {size[1]}; the limit is {PIXEL_LIMIT} pixels")
+                             f"which needs it at {size[0]} x {size[1]}; the limit is {most} pixels")
         return size
 
     def scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:

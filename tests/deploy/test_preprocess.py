@@ -206,6 +206,15 @@ def test_a_thread_like_image_is_refused_instead_of_filling_the_memory():
         Preprocessing(224, 224, mode="centre_crop")(np.zeros((30_000, 1), np.uint8))
 
 
+def test_the_pixel_limit_of_a_call_is_one_for_the_resized_image_too():
+    cropped = Preprocessing(24, 16, mode="centre_crop", resize=32)
+    assert cropped(np.zeros((40, 1), np.uint8), pixel_limit=32 * 1280).shape == (24, 16, 3)
+    with pytest.raises(ImageError, match="image of 1 x 41: too thin .* at 32 x 1312; the limit is 40960 pixels"):
+        cropped(np.zeros((41, 1), np.uint8), pixel_limit=32 * 1280)
+    # However few pixels a file may have, those that every image is brought to are not too many.
+    assert cropped(np.zeros((4, 4), np.uint8), pixel_limit=16).shape == (24, 16, 3)
+
+
 def test_a_pair_of_sides_survives_json():
     preprocessing = Preprocessing(224, 224, resize=[256, 240])
     described = json.loads(json.dumps(preprocessing.to_dict()))
