@@ -146,15 +146,19 @@ async def unless(event: Callable[[], Awaitable[None]], work: Awaitable[T]) -> T:
             finally:
                 watching.cancel()
     except TimeoutError:
+        if not scope.expired():  # the work's own
+            raise
         raise ClientDisconnect from None
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
     """Wait for some work so long; Refused with 504, and the work cancelled, where it takes longer."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as scope:
             return await work
     except TimeoutError:
+        if not scope.expired():  # the work's own
+            raise
         raise Refused(504, f"no answer within {seconds:g} s; send fewer images, or again later") from None
 
 

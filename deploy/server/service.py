@@ -88,7 +88,11 @@ class Service:
 
     async def threaded(self, function: Callable[[], T]) -> T:
         """Call a function on one of the threads that decode."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+        held = [function]  # a pool keeps what is cancelled until a thread comes to it; what the function has goes now
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: held.pop()())
+        finally:
+            held.clear()
 
     async def image(self, name: str) -> Path | None:
         """Where the image of a gallery entry is; None where there is none in the folder of images."""

@@ -1,15 +1,35 @@
 """What the service refuses, for whom, and how it ends."""
 
+import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from deploy.server.middleware import unless, within
+
+ROOT = Path(__file__).parents[3]
 PATIENT = 10**9  # milliseconds: a batch waits until it is full
+STOPPING = """
+import sys, threading
+from deploy import FeatureExtractor
+from deploy.server import app, limits, process, service
+
+process.GRACE = 0.2
+served = service.Service(FeatureExtractor(sys.argv[1], threads=1), name="small", threads=1, limits=limits.Limits())
+served._pool.submit(threading.Event().wait)  # an image that is decoded for ever
+process.serve(app.build(served), served, process.listen("127.0.0.1", 0))
+print("no longer serving", flush=True)
+served.close()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +95,15 @@ def test_a_request_that_waits_too_long_is_told_so(serve, shipped, files, encoded
     assert service.metric("kiln_queue_images") == 0
 
 
+def test_a_timeout_of_the_work_s_own_is_no_fault_of_the_client():
+    async def late():
+        raise TimeoutError("a disk that does not answer")
+
+    for wait in partial(within, 60), partial(unless, asyncio.Event().wait):
+        with pytest.raises(TimeoutError, match="^a disk that does not answer$"):
+            asyncio.run(wait(late()))
+
+
 def test_what_nobody_waits_for_any_more_is_not_computed(known, extractor, files, encoded):
     computed = "kiln_batch_images_sum"
     before = metrics(known, computed)
@@ -133,6 +162,22 @@ def test_a_signal_ends_the_service_once_what_it_has_begun_is_done(serve, shipped
     np.testing.assert_allclose([each["embeddings"][0] for each in found], extractor.extract([encoded[5], encoded[2]]),
                                atol=1e-6)
     assert service.process.wait(60) == 0
+
+
+def test_nothing_keeps_a_service_from_its_end_when_it_is_told_twice(shipped):
+    command = [sys.executable, "-c", STOPPING, str(shipped)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = int(process.stdout.readline().rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as half:
+                half.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+                             b"Content-Type: application/json\r\n\r\n{")
+                process.send_signal(signal.SIGTERM)
+                assert process.stdout.readline() == "no longer serving\n"  # the half body does not come
+            process.send_signal(signal.SIGINT)  # nor does the image
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_an_error_of_ours_has_a_number_and_its_story_stays_in_the_log(serve, with_metadata, files, encoded):

@@ -3,14 +3,11 @@
 import asyncio
 import gc
 import shutil
-import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from signal import SIGINT, SIGTERM
-from socket import create_connection
 
 import httpx
 import numpy as np
@@ -22,20 +19,7 @@ from deploy.server import app as apps
 from deploy.server.limits import Limits, Refused
 from deploy.server.service import Service
 
-ROOT = Path(__file__).parents[3]
 PATIENT = 10**9  # milliseconds: a batch waits until it is full
-STOPPING = """
-import sys, threading
-from deploy import FeatureExtractor
-from deploy.server import app, limits, process, service
-
-process.GRACE = 0.2
-served = service.Service(FeatureExtractor(sys.argv[1], threads=1), name="small", threads=1, limits=limits.Limits())
-served._pool.submit(threading.Event().wait)  # an image that is decoded for ever
-process.serve(app.build(served), served, process.listen("127.0.0.1", 0))
-print("no longer serving", flush=True)
-served.close()
-"""
 
 
 @pytest.fixture
@@ -60,6 +44,13 @@ def counted(served, route, status):
     line = f'kiln_requests_total{{route="{route}",status="{status}"}} '
     return sum(float(row.removeprefix(line)) for row in served.metrics.exposed().decode().splitlines()
                if row.startswith(line))
+
+
+def posted(path, **given):
+    """A body, and what the application is told of it before it comes."""
+    request = httpx.Request("POST", f"http://localhost{path}", **given)
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    return request.read(), {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
 
 
 async def until(condition):
@@ -95,14 +86,12 @@ def test_a_body_that_does_not_come_takes_no_room_of_others(opened, encoded, file
 
 
 def test_for_a_client_that_went_away_nothing_is_computed(opened, encoded, files):
-    request = httpx.Request("POST", "http://localhost/v1/embeddings", files=files(encoded[:3]))
-    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "query_string": b"",
-             "headers": [(name.lower(), value) for name, value in request.headers.raw]}
+    body, scope = posted("/v1/embeddings", files=files(encoded[:3]))
 
     async def run():
         async with opened(max_delay_ms=PATIENT) as (served, _):
             messages = asyncio.Queue()
-            messages.put_nowait({"type": "http.request", "body": request.read()})
+            messages.put_nowait({"type": "http.request", "body": body})
             answering = asyncio.create_task(served.app(scope, messages.get, None))
             await until(lambda: served.room.images == 3)
             messages.put_nowait({"type": "http.disconnect"})
@@ -110,6 +99,34 @@ def test_for_a_client_that_went_away_nothing_is_computed(opened, encoded, files)
             assert counted(served, "/v1/embeddings", 499) == 1 and served.room.images == 0
         assert b"kiln_batch_images_count 0.0" in served.metrics.exposed()
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["form", "json", "tensors"])
+def test_nothing_stays_of_a_body_that_waited_for_a_thread_when_its_client_went_away(opened, files, kind):
+    size = 2**20
+    path, given = {"form": ("/v1/embeddings", {"files": files([bytes(size)])}),
+                   "json": ("/v1/embeddings", {"json": {"images": ["A" * size]}}),
+                   "tensors": ("/v2/models/small/infer", {"json": {"inputs": "A" * size}})}[kind]
+    body, scope = posted(path, **given)
+
+    async def run():
+        async with opened() as (served, _):
+            go, messages = threading.Event(), asyncio.Queue()
+            ahead = asyncio.create_task(served.threaded(partial(go.wait, 60)))
+            tracemalloc.start()
+            messages.put_nowait({"type": "http.request", "body": bytes(bytearray(body))})
+            answering = asyncio.create_task(served.app(scope, messages.get, None))
+            await until(lambda: served._pool._work_queue.qsize() == 1)
+            assert tracemalloc.get_traced_memory()[0] > size
+            messages.put_nowait({"type": "http.disconnect"})
+            await answering
+            assert served._pool._work_queue.qsize() == 1 and tracemalloc.get_traced_memory()[0] < size / 2
+            go.set()
+            assert await ahead
+    try:
+        asyncio.run(run())
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_refused_before_its_route_is_counted_as_its_own(opened, encoded, files):
@@ -266,19 +283,3 @@ def test_after_the_end_no_image_is_decoded(extractor):
         await asyncio.gather(ending, *work, return_exceptions=True)
     asyncio.run(run())
     assert not decoded
-
-
-def test_nothing_keeps_a_service_from_its_end_when_it_is_told_twice(shipped):
-    command = [sys.executable, "-c", STOPPING, str(shipped)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            port = int(process.stdout.readline().rpartition(":")[2])
-            with create_connection(("127.0.0.1", port)) as half:
-                half.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
-                             b"Content-Type: application/json\r\n\r\n{")
-                process.send_signal(SIGTERM)
-                assert process.stdout.readline() == "no longer serving\n"  # the half body does not come
-            process.send_signal(SIGINT)  # nor does the image
-            assert process.wait(60) == -SIGINT
-        finally:
-            process.kill()
