@@ -85,17 +85,19 @@ def list_runs(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate a run's snapshot again, print the metrics and draw the rank lists that are asked for."""
     from evaluate.protocol import search_of
-    from evaluate.rank_lists import write_rank_lists
+    from evaluate.rank_lists import NO_LISTS, write_rank_lists
     from trainer.sentinel import finite_metrics
     from trainer.splits import Splits
 
     run = run_of(arguments)
     loaded = _load(run.params, arguments.set)
     run_eval, _ = _evaluator(loaded)
+    no_lists = ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), NO_LISTS)])
     if arguments.rank_lists and run_eval is not None and search_of(run_eval) is None:
-        message = "this evaluator ranks no gallery that --rank_lists could draw; market_evaluate does"
-        raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), message)])
+        raise no_lists
     found = _scored(run, arguments.snapshot or "best", loaded)
+    if arguments.rank_lists and found.ranked_by not in found.values:  # it scores no query by which to choose them
+        raise no_lists
     metrics = finite_metrics(found.metrics)
     if arguments.rank_lists:
         folder, images = run.path / "rank_lists", Splits(loaded.params.batches_dir).image
@@ -190,12 +192,13 @@ def _best_or_why_not(run: RunDirectory, loaded: "Loaded") -> Any:
     """What the evaluator says of the run's best snapshot or why it cannot; None of one that gives metrics alone."""
     from data.records import DataError
     from evaluate.protocol import is_declared
+    from trainer.snapshot import SnapshotError
 
     if not is_declared(_evaluator(loaded)[0]):  # metrics.jsonl says what there is to say
         return None
     try:
         return _scored(run, "best", loaded)
-    except (DataError, RunError) as error:  # of a run whose data or whose snapshot is gone
+    except (DataError, RunError, SnapshotError) as error:  # of a run whose data or snapshot is gone or damaged
         return str(error)
 
 
@@ -211,9 +214,8 @@ def _report_at_end(run: RunDirectory, loaded: "Loaded") -> None:
             entered.enter_context(log_to(run.log))
             log.info("report: %s", _report(run, loaded))
         except (Exception, KeyboardInterrupt) as error:
-            again = shlex.join(service.command(SCRIPT, run, [], operation="report"))
-            log.warning("warning: no report: %s; to write it: cd %s && %s", first_line(error), shlex.quote(os.getcwd()),
-                        again)
+            here, again = shlex.quote(os.getcwd()), shlex.join(service.command(SCRIPT, run, [], operation="report"))
+            log.warning("warning: no report: %s; to write it: cd %s && %s", first_line(error), here, again)
 
 
 def _checked(path: Path, overrides: list[str], *, weights: bool = True) -> tuple["Loaded", Any, list[str]]:
@@ -237,20 +239,18 @@ def _created(arguments: argparse.Namespace) -> RunDirectory:
     """A new run's directory; nothing is written when anything is wrong with its params or data."""
     loaded, *_ = _checked(arguments.config_path, arguments.set)
     from deploy import __version__
-    from trainer import build
     from trainer.versions import versions
 
     run = run_directory(Path(loaded.params.working_dir), arguments.sub_working_dir)
     run.create(loaded.resolved)
-    run.update_status(versions={"kiln": __version__, **versions(build.device(loaded.params))})
+    run.update_status(versions={"kiln": __version__, **versions()})
     for notice in loaded.notices:
         print(f"note: {notice}", file=sys.stderr)
     return run
 
 
 def _detached(run: RunDirectory, overrides: list[str]) -> None:
-    facts = service.start(service.command(SCRIPT, run, overrides), run)
-    print(service.one_line(run, facts))
+    print(service.one_line(run, service.start(service.command(SCRIPT, run, overrides), run)))
     print(f"log: {run.log}")
 
 

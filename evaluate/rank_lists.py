@@ -16,6 +16,7 @@ GREEN, RED, BLACK, WHITE = (0, 160, 60), (215, 30, 30), (0, 0, 0), (255, 255, 25
 NEAREST = 10
 WIDTH, HEIGHT = 96, 160  # of the place for an image, pixels
 FRAME, LINE, GAP = 4, 12, 6
+NO_LISTS = "this evaluator ranks no gallery that --rank_lists could draw, or scores no query; market_evaluate does both"
 
 Images = Callable[[str, int], Image.Image]  # split, row -> the image
 

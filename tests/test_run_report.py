@@ -68,6 +68,7 @@ def test_a_finished_run_has_a_report_with_its_numbers(runs):
     assert mean == pytest.approx(best["value"], abs=1e-4) and low < mean < high
     assert "Worst queries by mAP" in told and "genuine pairs" in told and "query \\ gallery" in told
     assert '● batches_dir "' in told and "● img_h 64" in told and "kiln 0." in told and "torch 2." in told
+    assert "device, when last started cpu, " in told
     assert run.report.stat().st_size < 5e6
 
 
@@ -139,9 +140,31 @@ def test_a_run_that_has_moved_and_lost_its_data_has_a_report(runs, operate, tmp_
     told = words(run.report)
     assert f"No intervals: {tmp_path}/gone/query.lmdb: no such split" in told and "Curves Loss" in told
     assert f"Data {tmp_path}/gone: no archive; make one with" in told and "Rank lists" not in told
+    run.best.write_bytes(run.best.read_bytes()[:2000])
+    assert operate("report", "--sub_working_dir", run.path) == 0
+    assert f"No intervals: {run.best}: not a readable snapshot: " in words(run.report)
     run.best.unlink()
     assert operate("report", "--sub_working_dir", run.path) == 0
     assert f"No intervals: {run.best}: the run has no best snapshot" in words(run.report)
+
+
+SILENT = """
+from evaluate.market_evaluate import search
+from evaluate.protocol import Scored, ranking_evaluator
+
+@ranking_evaluator(search)
+def run_eval(found):
+    return Scored("", {}, {"half": 0.5})
+"""
+
+
+def test_rank_lists_of_an_evaluator_that_scores_no_query_are_refused(operate, tmp_path, monkeypatch, capsys):
+    (tmp_path / "unscored").mkdir()
+    (tmp_path / "unscored" / "silent.py").write_text(SILENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = 'evaluation_params={"type": "unscored.silent"}'
+    assert operate("evaluate", "--sub_working_dir", "exp1", "--rank_lists", 1, "--set", own) == 2
+    assert re.fullmatch(r".*evaluation_params\.type: this evaluator ranks no gallery .*\n", capsys.readouterr().err)
 
 
 def test_a_run_compared_with_itself_does_not_differ(runs, operate, capsys):

@@ -23,6 +23,7 @@ from trainer.snapshot import load_snapshot
 from trainer.splits import Splits, predict_splits
 from trainer.stop import Stopped, StopSignal
 from trainer.training import Training
+from trainer.versions import device_name
 from trainer.weights import initial_weights
 
 log = logging.getLogger("kiln")
@@ -70,6 +71,7 @@ def train_run(
     _initialise(training, run)
     written = ranks.only_first(lambda: run)
     written.write_params(loaded.resolved)
+    written.update_status(device=device_name(training.device))
     ledger = ranks.only_first(lambda: _ledger(run, params))
     recorder = ranks.only_first(lambda: Recorder(
         run, epoch=training.epoch, step=training.step, epochs=params.epoch, steps=training.steps))

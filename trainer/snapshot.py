@@ -47,7 +47,8 @@ def load_snapshot(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports a damaged file in half a dozen ways
-        raise SnapshotError(f"{path}: not a readable snapshot: {first_line(error)}") from None
+        reason = first_line(error).split(". ")[0]  # then comes advice, as to allow files that run code
+        raise SnapshotError(f"{path}: not a readable snapshot: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SnapshotError(f"{path}: not a snapshot of this version of Kiln (expected {FORMAT})")
     return cast(State, state)

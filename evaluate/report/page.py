@@ -17,7 +17,8 @@ from params.defaults import flat
 
 FOLDER = Path(__file__).parent
 UNKNOWN = {  # where status.json is damaged, or of an earlier version
-    "epoch": 0, "step": 0, "steps": None, "best": None, "error": None, "heartbeat": None, "versions": None}
+    "epoch": 0, "step": 0, "steps": None, "best": None, "error": None, "heartbeat": None, "versions": None,
+    "device": None}
 
 
 class Facts(NamedTuple):
@@ -76,8 +77,9 @@ def _evidence(facts: Facts, scored: Scored | str | None, pictures: Pictures) -> 
         return found
     seen, found = scored.seen, found | {"scored": scored, "intervals": evidence.intervals(scored)}
     if isinstance(seen, Search):
+        scores = scored.values.get(scored.ranked_by)
         return found | {"pairs": evidence.pairs(seen), "cameras": evidence.cameras(seen),
-                        "lists": evidence.rank_lists(seen, scored.values[scored.ranked_by], pictures)}
+                        "lists": {} if scores is None else evidence.rank_lists(seen, scores, pictures)}
     return found | ({"confusion": evidence.confusion(seen, pictures)} if isinstance(seen, Classified) else {})
 
 

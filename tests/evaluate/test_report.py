@@ -89,6 +89,13 @@ def test_the_evaluator_of_the_documentation_has_intervals(page, splits):
     assert "means over 31 images" in told and re.search(r"norm ([0-9.]+ ){3}", told)
 
 
+def test_a_search_that_scores_no_query_has_all_but_its_rank_lists(page, splits):
+    scored = scored_by(market, splits.__getitem__)._replace(values={}, others={"mean": 0.5})
+    told = page(scored=scored).text
+    assert "genuine pairs" in told and "query \\ gallery" in told
+    assert "Worst queries" not in told and not page(scored=scored).all("img")
+
+
 def test_an_evaluator_that_gives_metrics_alone_has_no_intervals(page):
     facts = FACTS._replace(resolved={**RESOLVED, "evaluation_params": {"type": "own.nearer"}})
     for scored in (None, Scored("", {}, {"nearer": 0.5})):
