@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
-from google.protobuf.text_format import ParseError, Tokenizer
+from google.protobuf.text_format import ParseError, ParseInteger, Tokenizer
 from onnx import TensorProto, ValueInfoProto
 
 from deploy.files import explained, sync_directory, write_whole
@@ -37,12 +37,14 @@ def place(file: Path, repository: Path, name: str, before: Callable[[Path], obje
     """Copy a file to repository/name/<version>/model.onnx, whole or not at all, as version 1 or the next; the new path.
 
     Triton serves the highest version. A config.pbtxt that is there stays as it is, with whatever was tuned in it;
-    ExportError where its inputs and outputs are not this file's. `before` is called with the new path when all is
-    written and nothing shows yet. Raises DiskError.
+    ExportError where its inputs and outputs are not this file's, or where the model's folder would be is a file.
+    `before` is called with the new path when all is written and nothing shows yet. Raises DiskError.
     """
     graph = onnx.load(file).graph
     model = repository / name
-    is_new = not model.is_dir()
+    is_new = not os.path.lexists(model)
+    if not is_new and not model.is_dir():
+        raise ExportError(f"{model}: a folder expected, this is a file; give another --model_name, or remove it")
     if not is_new:
         _require(model / "config.pbtxt", graph)
     path = model / str(max(_versions(model), default=0) + 1) / "model.onnx"
@@ -96,7 +98,7 @@ def _configured(path: Path) -> list[Tensor]:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         said = _message(Tokenizer(lines))
         return [Tensor(role, "".join(tensor["name"]), "".join(tensor["data_type"]),
-                       tuple(map(int, tensor["reshape"][0]["shape"] if tensor["reshape"] else tensor["dims"])))
+                       tuple(map(_integer, tensor["reshape"][0]["shape"] if tensor["reshape"] else tensor["dims"])))
                 for role in ("input", "output") for tensor in said[role]]
     except (ParseError, ValueError, TypeError) as error:
         raise ExportError(f"{path}: not a configuration that Triton reads: {error}") from error
@@ -119,8 +121,9 @@ def _message(tokens: Tokenizer, end: str = "") -> dict[str, list[Any]]:
 
 
 def _value(tokens: Tokenizer) -> Any:
-    if tokens.TryConsume("{"):
-        return _message(tokens, "}")
+    for begin, end in ("{}", "<>"):
+        if tokens.TryConsume(begin):
+            return _message(tokens, end)
     if tokens.token.startswith(('"', "'")):
         return tokens.ConsumeString()
     value = tokens.token
@@ -128,6 +131,11 @@ def _value(tokens: Tokenizer) -> Any:
         raise tokens.ParseError("it ends too early")
     tokens.NextToken()
     return value
+
+
+def _integer(text: str) -> int:
+    number: int = ParseInteger(text, is_signed=True, is_long=True)  # also 0x40 and 0100
+    return number
 
 
 def _versions(model: Path) -> list[int]:

@@ -4,7 +4,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.files import DiskError
 from trainer.onnx_writer import ExportError
 from trainer.triton import place
 
@@ -78,6 +77,19 @@ def test_versions_follow_one_another_and_a_tuned_configuration_stays(write, repo
     assert sorted(entry.name for entry in config.parent.iterdir()) == ["1", "7", "8", "config.pbtxt", "notes"]
 
 
+@pytest.mark.parametrize("theirs", [
+    'input { name: "images" data_type: TYPE_UINT8 dims: 0x40 dims: 040 dims: 3 }',
+    'input: [ < name: "images"; data_type: TYPE_UINT8; dims: [64, 32, 3] > ]',
+], ids=["numbers of base 16 and 8", "angle brackets"])
+def test_a_configuration_in_the_other_ways_of_protobuf_is_read(write, repository, theirs):
+    ours = 'input [ { name: "images" data_type: TYPE_UINT8 dims: [64, 32, 3] } ]'
+    config = place(write(EMBEDDINGS), repository, "reid").parents[1] / "config.pbtxt"
+    before = config_of(config.parent)
+    config.write_text(config.read_text().replace(ours, theirs))
+    assert theirs in config.read_text() and config_of(config.parent) == before
+    assert place(write(EMBEDDINGS), repository, "reid").parent.name == "2"
+
+
 @pytest.mark.parametrize(("before", "after", "said"), [
     ([EMBEDDINGS], [("embeddings", ["batch", 16])], "lacks output embeddings TYPE_FP32 [16], which this file has, and "
      "has output embeddings TYPE_FP32 [8], which this file lacks; give it another --model_name, or remove "),
@@ -108,10 +120,10 @@ def test_a_configuration_that_does_not_say_what_the_file_says_is_refused(write, 
     assert str(refused.value).startswith(f"{config}: {said}") and "\n" not in str(refused.value)
 
 
-def test_a_file_in_the_way_is_told_and_nothing_else_is_left(write, repository):
+def test_a_file_in_the_way_is_told_before_anything_is_written(write, repository):
     (repository / "reid").write_text("no folder")
-    with pytest.raises(DiskError, match=r"^\S*/reid/1/model\.onnx: cannot be written: .*Not a directory: .*/reid'$"):
-        place(write(EMBEDDINGS), repository, "reid")
+    with pytest.raises(ExportError, match=r"^\S*/reid: a folder expected, this is a file; give another --model_name"):
+        place(write(EMBEDDINGS), repository, "reid", pytest.fail)
     assert [entry.name for entry in repository.iterdir()] == ["reid"]
 
 
