@@ -75,7 +75,10 @@ def _mistake(error: ValueError, state: "State") -> Mistake:
 
 
 def export(run: RunDirectory, model: "Trained", arguments: argparse.Namespace) -> Exported:
-    """Write the file, prove it, describe it, record it, and only then put it in its place; an error leaves nothing."""
+    """Write the file, prove it, describe it, record it, and only then put it in its place.
+
+    An error leaves nothing; but where the last step fails, to let the file be seen, its line of metrics.jsonl stays.
+    """
     from trainer.gate import Gate
     from trainer.onnx_writer import describe, write_onnx
 
@@ -97,7 +100,9 @@ def export(run: RunDirectory, model: "Trained", arguments: argparse.Namespace) -
         line = {"epoch": model.state["epoch"], "step": model.state["step"], "precision": arguments.precision,
                 "metrics": proof.metrics, "cosine": min(agreement.cosine for agreement in proof.agreements),
                 **({"cost": _recorded(cost)} if cost else {})}
-        placed = _placed(path, arguments, lambda target: run.append_metrics({**line, "export": target.name}))
+        root = arguments.triton_repository or arguments.output.parent
+        placed = _placed(path, arguments, lambda target: run.append_metrics(
+            {**line, "export": target.relative_to(root).as_posix()}))
     return Exported(placed, gate, proof, cost, found)
 
 
@@ -206,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Turn a run's snapshot into an ONNX file that is proven equal to it.",
-        epilog="exit codes: 0 done, 2 usage, 3 data, 4 no such snapshot, 5 the proof failed")
+        epilog="exit codes: 0 done, 2 params or usage, 3 data, 4 no such snapshot, 5 not proven or not written, "
+               "130 / 143 stopped by SIGINT / SIGTERM")
     parser.add_argument("--run_dir", type=Path, required=True, help="the run's folder")
     parser.add_argument("--snapshot", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument("--input_format", choices=("uint8_nhwc", "float_nchw"), default="uint8_nhwc",

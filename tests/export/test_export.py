@@ -144,6 +144,8 @@ def test_triton_gets_the_next_version_of_a_model_as_the_page_says(follow, reid_r
         files.add(str(path))
         assert {str(path) for path in Path("repository").rglob("*") if path.is_file()} == files
     assert files_of(reid_run) == before
+    lines = (reid_run / "metrics.jsonl").read_text().splitlines()[-2:]
+    assert [json.loads(line)["export"] for line in lines] == ["reid/1/model.onnx", "reid/2/model.onnx"]
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp16", 0.5), ("int8", 0.25)])
