@@ -164,11 +164,16 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
     """DiskError where files beside `path` cannot be written, which onnx may notice only when it reads them again."""
+    try:
+        yield
+    except DecodeError as error:
+        failed = OSError(f"a file beside it came out damaged: {error}")
+    except OSError as error:  # and no other: onnxruntime's own, of what it cannot convert, are RuntimeErrors too
+        failed = error
+    else:
+        return
     with explained(path):
-        try:
-            yield
-        except DecodeError as error:
-            raise RuntimeError(f"a file beside it came out damaged: {error}") from error
+        raise failed
 
 
 def _layers(graph: GraphProto) -> dict[str, list[str]]:

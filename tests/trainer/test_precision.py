@@ -237,7 +237,8 @@ def test_files_of_a_lower_precision_have_fingerprints_of_their_own(lower, tmp_pa
     for kept in ([], ["neck"]):
         lowered.write(path, kept)
         found |= {fingerprint(Small(), path, "int8"), fingerprint(Small(outlier=2), path, "int8")}
-    assert len(found) == 5
+    found.add(fingerprint(Small(), path, "fp16"))
+    assert len(found) == 6
     describe(path, {"epoch": 3})
     assert fingerprint(Small(), path, "int8") in found
 
@@ -252,3 +253,10 @@ def test_a_disk_that_takes_no_more_is_told_in_one_line(lower, tmp_path, precisio
             lowered.write(tmp_path / "lower.onnx")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_onnxruntime_itself_refuses_is_no_matter_of_the_disk(lower, tmp_path, pixels):
+    lower("small", "int8")
+    lowered = Lowered(tmp_path / "exact.onnx", "int8", pixels.astype(np.complex128))
+    with pytest.raises(RuntimeError, match="^Numpy_type "):
+        lowered.write(tmp_path / "lower.onnx")
