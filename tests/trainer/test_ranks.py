@@ -2,6 +2,7 @@
 
 import json
 import socket
+from multiprocessing.connection import wait
 
 import pytest
 import torch
@@ -105,6 +106,18 @@ def environments(processes):
              "TORCHELASTIC_RUN_ID": "ranks", "TORCH_CPP_LOG_LEVEL": "ERROR"} for rank in range(processes)]
 
 
+def await_all(processes):
+    """Wait for all to end; when one ends badly, end the others, which would wait for it for hours."""
+    left = {process.sentinel: process for process in processes}
+    while left:
+        for sentinel in wait(left):
+            ended = left.pop(sentinel)
+            ended.join()
+            if ended.exitcode != 0:
+                for process in left.values():
+                    process.kill()
+
+
 @pytest.fixture(scope="module")
 def run(figures, tmp_path_factory):
     """The results of every case by rank, and those of one process."""
@@ -124,12 +137,12 @@ def run(figures, tmp_path_factory):
             path.write_text(json.dumps({**common, **keys, **sizes, "parallels": parallels}))
             cases[name] = (str(path), first, steps, name in PREDICTED)
         command = [script, json.dumps(cases), out]
-        ranks = [forked(command, told) for told in environments(processes)]
-        for process, output in ranks:
-            with output:
-                said = output.read()
-            process.join()
-            assert process.exitcode == 0, said
+        said = [out / f"{rank}.txt" for rank in range(processes)]
+        ranks = [forked(command, told, path) for told, path in zip(environments(processes), said, strict=True)]
+        for _, output in ranks:
+            output.close()
+        await_all([process for process, _ in ranks])
+        assert [process.exitcode for process, _ in ranks] == [0] * processes, [path.read_text() for path in said]
         results.append([torch.load(out / f"{rank}.pth") for rank in range(processes)])
     (one,), two = results
     return one, two
