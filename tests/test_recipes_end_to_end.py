@@ -25,8 +25,6 @@ RECIPES = sorted((ROOT / "params" / "recipes").glob("*.json"))
 AS_PROCESSES = ROOT / "params" / "recipes" / "demo.json"
 # Another backbone that a system has. Fresh batch norms at rest, which resnets bear, make its embeddings all equal.
 GOOGLENET = (ROOT / "params" / "recipes" / "hist_cub.json", {"backbone": "googlenet", "bn_freeze": None})
-# Mirrored images are in the graph of verif_duke, the same system on a resnet; here they double the slowest export.
-DENSE = {"backbone": "densenet121", "flip": False}
 SMALL = {  # what a recipe stands for, its losses, sampler, stages, rules, neck and margins, stays as it is
     "epoch": 2, "batch_size": 8, "imagenet_pretrain": False, "parallels": [], "precision": "fp32",
     "num_preprocess_workers": 0, "log_every": 1, "evaluation_params.every": 1,
@@ -73,7 +71,7 @@ def families():
     return [members[0] for members in found.values() if AS_PROCESSES not in members]
 
 
-SHIPPED = {path.stem: (path, DENSE if path.stem == "verif_market_dense" else None) for path in families()}
+SHIPPED = {path.stem: (path, None) for path in families()}
 SHIPPED["hist_cub on googlenet"] = GOOGLENET
 OTHERS = [path for path in RECIPES if path != AS_PROCESSES and path.stem not in SHIPPED]
 
