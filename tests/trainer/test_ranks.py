@@ -139,9 +139,9 @@ def run(figures, tmp_path_factory):
         command = [script, json.dumps(cases), out]
         said = [out / f"{rank}.txt" for rank in range(processes)]
         ranks = [forked(command, told, path) for told, path in zip(environments(processes), said, strict=True)]
+        await_all([process for process, _ in ranks])
         for _, output in ranks:
             output.close()
-        await_all([process for process, _ in ranks])
         assert [process.exitcode for process, _ in ranks] == [0] * processes, [path.read_text() for path in said]
         results.append([torch.load(out / f"{rank}.pth") for rank in range(processes)])
     (one,), two = results
