@@ -165,18 +165,6 @@ def test_a_mirror_image_of_a_training_image_is_found(clean, write):
                              "mirror images of train: query/1.jpg like train/3.jpg")]
 
 
-def test_a_picture_that_is_its_own_mirror_image_is_told_once(clean, write, encoded_image):
-    image, half = io.BytesIO(), Image.open(io.BytesIO(encoded_image(11)))
-    whole = Image.new("RGB", (2 * half.width, half.height))
-    whole.paste(half)
-    whole.paste(ImageOps.mirror(half), (half.width, 0))
-    whole.save(image, "PNG")
-    write("train", ["a", "b"], (0, 0, 1), (1, 0, 2), (2, 1, 1), (image.getvalue(), 1, 2))
-    write("query", ["0000", "x", "y"], (10, 1, 1), (stored(image.getvalue(), "mirrored") + b"another end", 2, 1))
-    assert found(clean) == [("warning", "near_duplicates_across", "train and query: 1 images of query look like "
-                             "images of train: query/1.jpg like train/3.jpg")]
-
-
 def test_an_orientation_that_turns_nothing_is_not_told(clean, write, encoded_image):
     text, entry = io.BytesIO(), struct.pack("<HHHI4sI", 1, ExifTags.Base.Orientation, 2, 2, b"a", 0)
     Image.open(io.BytesIO(encoded_image(3))).save(text, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0" + entry)
