@@ -36,7 +36,7 @@ def threshold_table(said: Mapping[str, Any]) -> Iterator[str]:
     levels = {name: level for name, level in said.items() if isinstance(level, Mapping)}
     for name, level in levels.items():
         if "threshold" not in level:
-            yield f"{name:<12}needs {level['needs']} impostors, has {level['has']}"
+            yield f"{name:<12}needs {level['needs']:,} impostor pairs, has {level['has']:,}"
             continue
         far, tar = (f"{level[rate]:.4g} ({', '.join(f'{end:.4g}' for end in level[f'{rate}_interval'])})"
                     for rate in ("far", "tar"))

@@ -25,7 +25,7 @@ def test_rank_lists_frame_and_mark_what_is_right_and_what_is_wrong(page, fan):
 def test_pairs_cameras_and_missing_impostors_are_told(page, fan):
     told = page(scored=scored_by(market, fan)).text
     assert "2 genuine pairs (of one class) and 2 impostors (of two), query against gallery" in told
-    assert "far=1e-2 needs 3,000 impostors, has 2" in told
+    assert "far=1e-2 needs 3,000 impostor pairs, has 2" in told
     # by camera 2 alone: right before wrong; by camera 3: right alone; by camera 1 nothing
     assert "query \\ gallery 1 2 3 1 – 1.000 1.000 1.000 1.000" in told
 
@@ -41,7 +41,7 @@ def test_where_there_are_no_impostors_nothing_is_said_of_them(page):
     told = page(scored=scored_by(market, lambda split: alike))
     (words,) = [svg["aria-label"] for svg in told.all("svg") if "Share of pairs" in svg.get("aria-label", "")]
     assert words == "Share of pairs by cosine: half of the genuine pairs are above a cosine of 0"
-    assert "far=1e-2 needs 3,000 impostors, has 0" in told.text
+    assert "far=1e-2 needs 3,000 impostor pairs, has 0" in told.text
 
 
 def test_retrieval_without_cameras_has_rank_lists_and_no_table_of_cameras(page):

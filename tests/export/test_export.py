@@ -104,7 +104,7 @@ def test_thresholds_say_what_they_need_where_the_pairs_are_too_few(exported):
         "far=1e-2": {"needs": 3000, "has": 60}, "far=1e-3": {"needs": 30000, "has": 60},
         "far=1e-4": {"needs": 300000, "has": 60},
         "genuine": 6, "impostors": 60, "split": "query against gallery"}
-    assert "far=1e-3    needs 30000 impostors, has 60" in printed
+    assert "far=1e-3    needs 30,000 impostor pairs, has 60" in printed
 
 
 def test_thresholds_hold_for_what_the_file_says_of_the_images(run, edit, tmp_path, capsys, drawn):
