@@ -136,12 +136,11 @@ def test_what_a_proxy_answers_in_place_of_the_service_is_said_by_its_status(open
 
 def test_the_keyboard_is_enough(opened, service, encoded):
     page = opened(service)
+    page.on("filechooser", lambda chooser: chooser.set_files(given("query.jpg", encoded[6])))
     sync_api.expect(page.locator("#facts dt").first).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("getComputedStyle(document.querySelector('#drop')).outlineStyle") == "solid"
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(given("query.jpg", encoded[6]))
+    page.keyboard.press("Enter")
     sync_api.expect(page.locator("#hits .name")).to_have_count(7)
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")  # of 5, 10, 20, 50 the second was chosen
