@@ -1,12 +1,16 @@
 """Files that appear whole or not at all."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows, which has no such locks, moves no open file and syncs no folder
+    fcntl = None  # type: ignore[assignment]
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of a filesystem without them
 
@@ -63,10 +67,13 @@ def _replacing(path: Path, durable: bool) -> Iterator[BinaryIO]:
             with explained(path):
                 if durable:
                     os.fsync(file.fileno())
+                _let_go(file)
                 os.replace(part, path)
         except BaseException:
-            if _is_at(part, file):
-                part.unlink()
+            ours = file.closed or _is_at(part, file)
+            _let_go(file)
+            if ours:
+                part.unlink(missing_ok=True)
             raise
     if durable:
         with explained(path):
@@ -75,6 +82,8 @@ def _replacing(path: Path, durable: bool) -> Iterator[BinaryIO]:
 
 def sync_directory(directory: Path) -> None:
     """Make renames in a directory last through a power cut."""
+    if fcntl is None:
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,7 +96,7 @@ def _hold(part: Path) -> BinaryIO:
 
     One name for all writers, and a lock that goes with the process, and the children that it forked meanwhile: so
     there is one such file at most, whoever is killed how often. Names of their own would need no lock, but nobody
-    could tell which of them nobody writes any more. Where a filesystem has no locks, writers are not kept apart.
+    could tell which of them nobody writes any more. Where there are no locks, writers are not kept apart.
     """
     while True:
         file = open(part, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
@@ -103,11 +112,19 @@ def _hold(part: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+
+
+def _let_go(file: BinaryIO) -> None:
+    """Close the file where it could not be moved or removed otherwise; where it is locked, it stays so until then."""
+    if fcntl is None:
+        file.close()
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

@@ -10,6 +10,7 @@ from signal import SIGKILL
 
 import pytest
 
+from deploy import files
 from deploy.files import DiskError, replacing, write_whole
 
 
@@ -85,6 +86,16 @@ def test_a_filesystem_without_locks_is_written_to(tmp_path, monkeypatch, number)
     monkeypatch.setattr(fcntl, "flock", failing(number))
     write_whole(tmp_path / "file", lambda file: file.write(b"whole"))
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"whole")]
+
+
+def test_a_system_without_locks_is_written_to_and_its_files_are_closed_before_they_move(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    with replacing(tmp_path / "file") as part:
+        part.write_bytes(b"whole")
+    write_whole(tmp_path / "other", lambda file: file.write(b"whole too"))
+    with pytest.raises(DiskError, match="disk .* is full"):
+        write_whole(tmp_path / "file", failing(errno.ENOSPC))
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"file": b"whole", "other": b"whole too"}
 
 
 def test_an_error_after_the_file_is_in_its_place_leaves_the_next_writer_alone(tmp_path, monkeypatch):
