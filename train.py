@@ -84,16 +84,20 @@ def list_runs(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate a run's snapshot again, print the metrics and draw the rank lists that are asked for."""
-    from evaluate.protocol import Search
+    from evaluate.protocol import search_of
     from evaluate.rank_lists import NO_LISTS, write_rank_lists
     from trainer.sentinel import finite_metrics
     from trainer.splits import Splits
 
     run = run_of(arguments)
     loaded = _load(run.params, arguments.set)
+    run_eval, _ = _evaluator(loaded)
+    no_lists = ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), NO_LISTS)])
+    if arguments.rank_lists and run_eval is not None and search_of(run_eval) is None:
+        raise no_lists
     found = _scored(run, arguments.snapshot or "best", loaded)
-    if arguments.rank_lists and not (isinstance(found.seen, Search) and found.ranked_by in found.values):
-        raise ParamsError(run.params.name, [Mistake(("evaluation_params", "type"), NO_LISTS)])
+    if arguments.rank_lists and found.ranked_by not in found.values:  # it scores no query by which to choose them
+        raise no_lists
     metrics = finite_metrics(found.metrics)
     if arguments.rank_lists:
         folder, images = run.path / "rank_lists", Splits(loaded.params.batches_dir).image

@@ -86,7 +86,8 @@ def evaluator(*, logits: bool) -> Callable[[Score], RunEval]:
 def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Callable[..., Scored]], RunEval]:
     """Make run_eval(config, predict) of search(predict) and a function that scores what it found.
 
-    Each takes its own options by keyword. What was found is `seen` by those who want to look at the ranked images.
+    Each takes its own options by keyword. `run_eval.search(config, predict)` is the search alone, for those
+    who want to see the ranked images.
     """
     wanted = _keywords(search)
 
@@ -97,11 +98,22 @@ def ranking_evaluator(search: Callable[..., Search]) -> Callable[[Callable[..., 
             found = search(predict, **given)
             return score(found, **options)._replace(seen=found)
 
+        def search_alone(config: Mapping[str, Any], predict: Predict) -> Search:
+            options = _options(config)
+            return search(predict, **{name: options[name] for name in wanted.keys() & options.keys()})
+
         schema = [*wanted.values(), *_keywords(score).values()]
         run_eval.__signature__ = inspect.Signature(schema)  # type: ignore[attr-defined]
-        return evaluator(logits=False)(run_eval)
+        declared = evaluator(logits=False)(run_eval)
+        declared.search = search_alone  # type: ignore[attr-defined]
+        return declared
 
     return declare
+
+
+def search_of(run_eval: Callable[..., Any]) -> Callable[[Mapping[str, Any], Predict], Search] | None:
+    """The search of an evaluator made by `ranking_evaluator`; None of another."""
+    return getattr(run_eval, "search", None)
 
 
 def scored_of(run_eval: Callable[..., Any]) -> Scores:

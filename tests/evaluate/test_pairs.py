@@ -8,13 +8,12 @@ import pytest
 
 from data.records import DataError, Predictions
 from evaluate.market_evaluate import run_eval as market
-from evaluate.market_evaluate import search as market_search
 from evaluate.pairs import BINS, pairs_of, thresholds
 from evaluate.retrieval_evaluate import run_eval as retrieval
 
 
 def search(run_eval, predict, **options):
-    return run_eval.scored({"evaluation_params": options}, predict).seen
+    return run_eval.search({"evaluation_params": options}, predict)
 
 
 def lists(found, cross_camera=True):
@@ -199,6 +198,6 @@ def test_identities_that_do_not_differ_are_a_trial_each_whatever_the_share(reid)
 
 
 def test_a_search_without_a_genuine_pair_is_refused(reid):
-    found = market_search(reid(([[1, 0]], [1], [0]), ([[1, 0]], [2], [0])))
+    found = search(market, reid(([[1, 0]], [1], [0]), ([[1, 0]], [2], [0])))
     with pytest.raises(DataError, match="^query against gallery: no two images of one identity"):
         thresholds(found, pairs_of(found))
